@@ -1,0 +1,190 @@
+package krun
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+)
+
+// Config is all that one microVM needs to boot. The shim writes it as JSON to the runner's standard input; the
+// runner trusts it no more than Validate says. Paths are absolute and the host's, as seen before the jail closes.
+type Config struct {
+	// ID names the sandbox in messages.
+	ID string `json:"id"`
+	// VCPUs is the number of virtual CPUs, 1 to 255 (krun_set_vm_config).
+	VCPUs uint8 `json:"vcpus"`
+	// MemoryMiB is the guest's RAM in MiB (krun_set_vm_config).
+	MemoryMiB uint32 `json:"memoryMiB"`
+	// Kernel replaces the kernel of libkrunfw; nil uses that one.
+	Kernel *Kernel `json:"kernel,omitempty"`
+	// Agent is the static binary that becomes PID 1 of the guest.
+	Agent string `json:"agent"`
+	// Firmware is the directory that holds libkrunfw.so.5; empty leaves it to the dynamic loader.
+	Firmware string `json:"firmware,omitempty"`
+	// Share is the directory, a shared mount on the host, that the guest sees as virtio-fs.
+	Share string `json:"share"`
+	// Sockets is the directory with the UNIX sockets that the guest's vsock ports lead to.
+	Sockets string `json:"sockets"`
+	// NICs are the guest's network interfaces, in order.
+	NICs []NIC `json:"nics,omitempty"`
+	// LogLevel is libkrun's: 0 off, 1 error, 2 warn, 3 info, 4 debug, 5 trace (krun_set_log_level).
+	LogLevel uint32 `json:"logLevel"`
+	// Jail says how the runner confines itself before the VM starts.
+	Jail Jail `json:"jail"`
+}
+
+// Kernel is an external kernel (krun_set_kernel).
+type Kernel struct {
+	Path string `json:"path"`
+	// Format is one of raw, elf, pe-gz, image-bz2, image-gz, image-zstd.
+	Format string `json:"format"`
+	Initrd string `json:"initrd,omitempty"`
+	// Cmdline is appended to what libkrun needs on the kernel command line.
+	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// NIC is one virtio-net device on an existing tap.
+type NIC struct {
+	// Tap is the tap's name in the network namespace the runner was started in (krun_add_net_tap).
+	Tap string `json:"tap"`
+	// MAC is the guest's hardware address in colon notation.
+	MAC string `json:"mac"`
+}
+
+// Jail configures the runner's confinement. The zero value of Off is the whole jail.
+type Jail struct {
+	// Root is an empty directory of the host that becomes the jail's root (a tmpfs is mounted on it).
+	Root string `json:"root"`
+	// Off names the layers that are switched off, for debugging only; each is logged as a warning.
+	Off []Layer `json:"off,omitempty"`
+}
+
+// Layer is one part of the jail.
+type Layer string
+
+// The layers, each answering an attack (docs/security.md).
+const (
+	LayerMounts       Layer = "mounts"       // pivoted mount namespace, proc with subset=pid
+	LayerCapabilities Layer = "capabilities" // the allowed set only, bounding set included
+	LayerNoNewPrivs   Layer = "nonewprivs"   // PR_SET_NO_NEW_PRIVS
+	LayerSeccomp      Layer = "seccomp"      // system call allow-list
+	LayerDevices      Layer = "devices"      // the cgroup's device list; applied by package sandbox
+)
+
+// Layers lists every Layer.
+var Layers = []Layer{LayerMounts, LayerCapabilities, LayerNoNewPrivs, LayerSeccomp, LayerDevices}
+
+// Has reports whether layer l is in force.
+func (j Jail) Has(l Layer) bool {
+	for _, off := range j.Off {
+		if off == l {
+			return false
+		}
+	}
+	return true
+}
+
+// ReadConfig decodes and validates a Config; unknown fields are errors.
+func ReadConfig(r io.Reader) (*Config, error) {
+	dec := json.NewDecoder(r)
+	dec.DisallowUnknownFields()
+	var c Config
+	if err := dec.Decode(&c); err != nil {
+		return nil, fmt.Errorf("runner configuration: %w", err)
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// FieldError is a value of Config that cannot be used.
+type FieldError struct {
+	Field  string
+	Reason string
+}
+
+func (e *FieldError) Error() string {
+	return "runner configuration: " + e.Field + ": " + e.Reason
+}
+
+const (
+	// MinMemoryMiB is the least RAM with which the kernel of libkrunfw and the agent come up.
+	MinMemoryMiB = 64
+	// MaxMemoryMiB bounds a typing error; libkrun's own limit is the host's address space.
+	MaxMemoryMiB = 4 << 20
+	// MaxNICs is what the MMIO interrupt lines of libkrun leave for network devices.
+	MaxNICs = 8
+	// ifNameSize is IFNAMSIZ with its terminator, linux/if.h.
+	ifNameSize = 16
+)
+
+// Validate reports the first field that cannot be used, as a *FieldError. It looks at values only, not at the disk.
+func (c *Config) Validate() error {
+	bad := func(field, format string, args ...any) error {
+		return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	if c.VCPUs == 0 {
+		return bad("vcpus", "must be 1 or more")
+	}
+	if c.MemoryMiB < MinMemoryMiB || c.MemoryMiB > MaxMemoryMiB {
+		return bad("memoryMiB", "%d is not between %d and %d", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
+	}
+	paths := []struct{ field, path string }{
+		{"agent", c.Agent}, {"share", c.Share}, {"sockets", c.Sockets}, {"jail.root", c.Jail.Root},
+	}
+	if c.Firmware != "" {
+		paths = append(paths, struct{ field, path string }{"firmware", c.Firmware})
+	}
+	if k := c.Kernel; k != nil {
+		if _, ok := kernelFormats[k.Format]; !ok {
+			return bad("kernel.format", "unknown format %q", k.Format)
+		}
+		paths = append(paths, struct{ field, path string }{"kernel.path", k.Path})
+		if k.Initrd != "" {
+			paths = append(paths, struct{ field, path string }{"kernel.initrd", k.Initrd})
+		}
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(p.path) || filepath.Clean(p.path) != p.path {
+			return bad(p.field, "%q is not a clean absolute path", p.path)
+		}
+	}
+	if len(c.NICs) > MaxNICs {
+		return bad("nics", "%d interfaces, the most is %d", len(c.NICs), MaxNICs)
+	}
+	for i, n := range c.NICs {
+		field := fmt.Sprintf("nics[%d]", i)
+		if n.Tap == "" || len(n.Tap) >= ifNameSize {
+			return bad(field+".tap", "%q is not an interface name", n.Tap)
+		}
+		if hw, err := net.ParseMAC(n.MAC); err != nil || len(hw) != 6 {
+			return bad(field+".mac", "%q is not an Ethernet address", n.MAC)
+		}
+	}
+	if c.LogLevel > 5 {
+		return bad("logLevel", "%d is not between 0 and 5", c.LogLevel)
+	}
+	for i, l := range c.Jail.Off {
+		if !isLayer(l) {
+			return bad(fmt.Sprintf("jail.off[%d]", i), "unknown layer %q, known: %v", l, Layers)
+		}
+	}
+	return nil
+}
+
+func isLayer(l Layer) bool {
+	for _, known := range Layers {
+		if l == known {
+			return true
+		}
+	}
+	return false
+}
+
+// kernelFormats maps Kernel.Format to libkrun's KRUN_KERNEL_FORMAT_ constants (libkrun.h).
+var kernelFormats = map[string]uint32{
+	"raw": 0, "elf": 1, "pe-gz": 2, "image-bz2": 3, "image-gz": 4, "image-zstd": 5,
+}
