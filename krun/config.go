@@ -168,14 +168,15 @@ func (c *Config) Validate() error {
 		return bad("logLevel", "%d is not between 0 and 5", c.LogLevel)
 	}
 	for i, l := range c.Jail.Off {
-		if !isLayer(l) {
+		if !IsLayer(l) {
 			return bad(fmt.Sprintf("jail.off[%d]", i), "unknown layer %q, known: %v", l, Layers)
 		}
 	}
 	return nil
 }
 
-func isLayer(l Layer) bool {
+// IsLayer reports whether l is one of Layers.
+func IsLayer(l Layer) bool {
 	for _, known := range Layers {
 		if l == known {
 			return true
