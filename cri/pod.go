@@ -1,0 +1,70 @@
+package cri
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/config"
+	"krun.dev/krunpod/sandbox"
+)
+
+// ErrHostNamespace is wrapped by the errors of pods that ask for a namespace of the host.
+var ErrHostNamespace = errors.New("a pod in a microVM has its own kernel and cannot join a namespace of the host")
+
+func hostNamespace(field string) error {
+	return fmt.Errorf("%s is not possible with this runtime: %w; remove %s or use another runtimeClassName",
+		field, ErrHostNamespace, field)
+}
+
+// FromPod makes the Spec of the pod that CRI's RunPodSandbox describes.
+func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *config.Config) (sandbox.Spec, error) {
+	linux := pod.GetLinux()
+	ns := linux.GetSecurityContext().GetNamespaceOptions()
+	switch {
+	case ns.GetNetwork() == runtime.NamespaceMode_NODE:
+		return sandbox.Spec{}, hostNamespace("hostNetwork")
+	case ns.GetPid() == runtime.NamespaceMode_NODE:
+		return sandbox.Spec{}, hostNamespace("hostPID")
+	case ns.GetIpc() == runtime.NamespaceMode_NODE:
+		return sandbox.Spec{}, hostNamespace("hostIPC")
+	}
+	res, over := linux.GetResources(), linux.GetOverhead()
+	l := limits{cpuQuota: res.GetCpuQuota(), cpuPeriod: res.GetCpuPeriod(), memory: res.GetMemoryLimitInBytes()}
+	if l.memory > 0 {
+		l.memory += over.GetMemoryLimitInBytes()
+	}
+	vcpus, mib, err := size(l, pod.GetAnnotations(), cfg.VM)
+	if err != nil {
+		return sandbox.Spec{}, fmt.Errorf("pod %s/%s: %w", pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName(), err)
+	}
+	guest := &api.ConfigureSandboxRequest{
+		Hostname: pod.GetHostname(),
+		Sysctls:  linux.GetSysctls(),
+	}
+	if guest.Hostname == "" {
+		// What containerd does for a pod without a hostname.
+		if guest.Hostname, err = os.Hostname(); err != nil {
+			return sandbox.Spec{}, fmt.Errorf("read the node's hostname: %w", err)
+		}
+	}
+	if guest.Dns, err = dns(pod.GetDnsConfig()); err != nil {
+		return sandbox.Spec{}, err
+	}
+	return sandbox.Spec{
+		ID: id, Namespace: namespace, VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
+		Cgroup: sandbox.Cgroup{Parent: linux.GetCgroupParent()},
+		Guest:  guest,
+	}, nil
+}
+
+// dns is the pod's resolver configuration; a pod that says nothing gets the node's, as with containerd's own runtimes.
+func dns(c *runtime.DNSConfig) (*api.DNS, error) {
+	if c == nil {
+		return readResolvConf("/etc/resolv.conf")
+	}
+	return &api.DNS{Servers: c.Servers, Searches: c.Searches, Options: c.Options}, nil
+}

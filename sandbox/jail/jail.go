@@ -1,0 +1,104 @@
+package jail
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/krun"
+)
+
+// Places in the jail.
+const (
+	shareDir   = "/share"
+	socketsDir = "/sock"
+)
+
+// Enter closes the jail around this process, all of its threads, and returns c with the paths that hold from now on.
+// What the process still needs from the host it must have opened or mapped before. warn is told of each layer that
+// c switches off. After an error the process is half confined and must end.
+//
+// The order matters: mounts need capabilities; the other threads are found by the jail's own /proc; capabilities can
+// only be dropped while the system calls for it are still allowed.
+func Enter(c *krun.Config, warn func(message string)) (*krun.Config, error) {
+	for _, l := range c.Jail.Off {
+		warn("INSECURE: jail layer " + string(l) + " is switched off: the guest is not confined as it should be")
+	}
+	if err := checkNamespaces(); err != nil {
+		return nil, err
+	}
+	if err := limitResources(); err != nil {
+		return nil, err
+	}
+	inside := *c
+	if err := enterMounts(c, &inside); err != nil {
+		return nil, err
+	}
+	if err := checkProc(); err != nil {
+		return nil, err
+	}
+	if err := setMemoryPolicy(c); err != nil {
+		return nil, err
+	}
+	if c.Jail.Has(krun.LayerCapabilities) {
+		if err := dropCapabilities(); err != nil {
+			return nil, err
+		}
+	}
+	if c.Jail.Has(krun.LayerNoNewPrivs) || c.Jail.Has(krun.LayerSeccomp) {
+		if err := setNoNewPrivs(); err != nil {
+			return nil, err
+		}
+	}
+	if c.Jail.Has(krun.LayerSeccomp) {
+		if err := installFilter(); err != nil {
+			return nil, err
+		}
+	}
+	return &inside, nil
+}
+
+// CloseInherited closes every descriptor but the standard three. Call it first: nothing here is left open on purpose
+// before the configuration has been read.
+func CloseInherited() error {
+	if err := unix.CloseRange(3, ^uint(0)>>1, 0); err != nil {
+		return fmt.Errorf("jail: close inherited descriptors: %w", err)
+	}
+	return nil
+}
+
+// checkNamespaces refuses to go on in the host's mount namespace: what follows would change it for all. The /proc
+// mounted at this point is that of the PID namespace the runner was started from, so its process 1 is the host's.
+func checkNamespaces() error {
+	if pid := os.Getpid(); pid != 1 {
+		return fmt.Errorf("jail: the runner is process %d of its PID namespace, not 1: start it with "+
+			"CLONE_NEWNS|CLONE_NEWPID|CLONE_NEWIPC|CLONE_NEWUTS", pid)
+	}
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return fmt.Errorf("jail: own mount namespace: %w", err)
+	}
+	host, err := os.Readlink("/proc/1/ns/mnt")
+	if err != nil {
+		return fmt.Errorf("jail: the host's mount namespace: %w", err)
+	}
+	if own == host {
+		return fmt.Errorf("jail: the runner shares the mount namespace %s of process 1: start it with CLONE_NEWNS", own)
+	}
+	return nil
+}
+
+// checkProc makes sure that /proc is that of our own PID namespace: the steps that follow find this process's threads
+// there, and under another /proc would take those of a stranger.
+func checkProc() error {
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return fmt.Errorf("jail: /proc of the jail: %w", err)
+	}
+	if pid := strconv.Itoa(os.Getpid()); self != pid {
+		return fmt.Errorf("jail: /proc says this is process %s, not %s", self, pid)
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"krun.dev/krunpod/netbridge"
+)
+
+// Remove undoes the sandbox in directory path from its state on disk alone: the runner and its cgroup, the taps, the
+// share, the directory. It goes on after an error, reports them all, and keeps the state until everything else is
+// gone, so that it can be called again. A sandbox that does not exist is no error.
+func Remove(ctx context.Context, path string) error {
+	st, err := LoadState(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if st.Runner != nil && st.Runner.alive() {
+		errs = append(errs, killProcess(st.Runner.PID))
+	}
+	if st.Cgroup != "" {
+		errs = append(errs, removeCgroup(ctx, st.Cgroup))
+	}
+	if st.Bridge != nil {
+		errs = append(errs, netbridge.Leave(ctx, st.NetNS, st.Bridge))
+	}
+	d := dir(path)
+	errs = append(errs, share{skeleton: d.skeleton(), root: d.share()}.remove())
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("remove the sandbox's directory: %w", err)
+	}
+	return nil
+}
+
+func killProcess(pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill runner %d: %w", pid, err)
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/krun"
+)
+
+// runner is the VM's process as its parent sees it.
+type runner struct {
+	Process
+	cmd    *exec.Cmd
+	stderr tail
+	done   chan struct{}
+	// Valid once done is closed.
+	exitedAt time.Time
+	exitErr  error
+}
+
+// runnerNamespaces are made with the process: it is PID 1 of its own PID namespace from its first instruction.
+const runnerNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+
+// runnerOOMScore is the runner's oom_score_adj (proc_pid_oom_score_adj(5)). A shim is spared by the OOM killer; the
+// VM holds the pod's memory and must not inherit that.
+const runnerOOMScore = 0
+
+// startRunner starts binary in the network namespace netNS and the cgroup, and hands it cfg. The guest's console
+// comes out of console.
+func startRunner(binary string, cfg *krun.Config, netNS string, cgroup *os.File, console io.Writer) (*runner, error) {
+	input, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("encode runner configuration: %w", err)
+	}
+	r := &runner{done: make(chan struct{})}
+	r.cmd = exec.Command(binary)
+	r.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	r.cmd.Dir = "/"
+	r.cmd.Stdin = bytes.NewReader(input)
+	r.cmd.Stdout = console
+	r.cmd.Stderr = &r.stderr
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  runnerNamespaces,
+		Setsid:      true,
+		UseCgroupFD: true,
+		CgroupFD:    int(cgroup.Fd()),
+	}
+	if err := inNetNS(netNS, r.cmd.Start); err != nil {
+		return nil, fmt.Errorf("start the runner %s: %w", binary, err)
+	}
+	r.PID = r.cmd.Process.Pid
+	if r.Start, err = startTime(r.PID); err != nil {
+		return nil, errors.Join(err, r.kill())
+	}
+	go r.wait()
+	if err := setOOMScore(r.PID); err != nil {
+		return nil, errors.Join(err, r.kill())
+	}
+	return r, nil
+}
+
+func (r *runner) wait() {
+	r.exitErr = r.cmd.Wait()
+	r.exitedAt = time.Now()
+	close(r.done)
+}
+
+func (r *runner) kill() error {
+	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill the runner: %w", err)
+	}
+	return nil
+}
+
+// stop waits for the runner to exit by itself until ctx ends, then kills it.
+func (r *runner) stop(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+	}
+	if err := r.kill(); err != nil {
+		return err
+	}
+	<-r.done
+	return nil
+}
+
+func setOOMScore(pid int) error {
+	path := fmt.Sprintf("/proc/%d/oom_score_adj", pid)
+	err := os.WriteFile(path, []byte(strconv.Itoa(runnerOOMScore)), 0)
+	// The runner may already have exited with an error of its own, which says more than this one would.
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("set the runner's OOM score: %w", err)
+	}
+	return nil
+}
+
+// inNetNS runs f on a thread in the network namespace at path; with an empty path, in a new one that has nothing.
+func inNetNS(path string, f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: the runtime ends it with the goroutine, so that no other goroutine can
+		// come to run in the pod's namespace.
+		runtime.LockOSThread()
+		result <- func() error {
+			if path == "" {
+				if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+					return fmt.Errorf("make a network namespace: %w", err)
+				}
+				return f()
+			}
+			ns, err := netns.GetFromPath(path)
+			if err != nil {
+				return fmt.Errorf("open network namespace %s: %w", path, err)
+			}
+			defer ns.Close()
+			if err := netns.Set(ns); err != nil {
+				return fmt.Errorf("enter network namespace %s: %w", path, err)
+			}
+			return f()
+		}()
+	}()
+	return <-result
+}
+
+// startTime is field 22 of /proc/PID/stat.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The command in field 2 may hold anything; the last parenthesis ends it.
+	_, rest, ok := strings.Cut(string(data[bytes.LastIndexByte(data, ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return 0, fmt.Errorf("cannot parse /proc/%d/stat", pid)
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// alive reports whether the process still runs.
+func (p Process) alive() bool {
+	start, err := startTime(p.PID)
+	return err == nil && start == p.Start
+}

@@ -1,0 +1,124 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/ttrpc"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/config"
+)
+
+// Sandbox is a running microVM.
+type Sandbox struct {
+	// Task and Agent reach the guest. Their answers are the guest's word.
+	Task  taskAPI.TTRPCTaskService
+	Agent api.AgentClient
+
+	cfg      *config.Config
+	spec     Spec
+	dir      dir
+	timeline *Timeline
+	share    share
+	control  *net.UnixListener
+	streams  *streams
+	console  *console
+	runner   *runner
+	client   *ttrpc.Client
+
+	guestBoot     []Stage
+	kernelRelease string
+
+	state State
+}
+
+// PID is the runner's process id on the host.
+func (s *Sandbox) PID() int { return s.runner.PID }
+
+// Done is closed when the VM has ended, for whatever reason.
+func (s *Sandbox) Done() <-chan struct{} { return s.runner.done }
+
+// ExitedAt is when the VM ended; valid once Done is closed.
+func (s *Sandbox) ExitedAt() time.Time { return s.runner.exitedAt }
+
+// KernelRelease is the guest's, as uname(2) has it.
+func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
+
+// GuestBoot holds the stages of the guest's own boot, in microseconds since its kernel started.
+func (s *Sandbox) GuestBoot() []Stage { return s.guestBoot }
+
+// Mark adds a stage to the timeline and writes it.
+func (s *Sandbox) Mark(stage string) {
+	s.timeline.Mark(stage)
+	// A timeline that cannot be written is no reason to fail a pod; krunctl says when there is none.
+	_ = s.timeline.save(s.dir)
+}
+
+// Attach shows a path of the host at name, a path below the share with the container's id as its first element.
+// When it returns, the guest can be told.
+func (s *Sandbox) Attach(name string, a Attach) error { return s.share.attach(name, a) }
+
+// Detach removes everything of container id from the share. It is idempotent.
+func (s *Sandbox) Detach(id string) error { return s.share.detach(id) }
+
+// ExpectStream makes the id of a stdio stream for the guest to open.
+func (s *Sandbox) ExpectStream() (*Pending, error) { return s.streams.expect() }
+
+// Stop powers the guest off in order: its processes end, its file systems are synced. When the configured timeout
+// has passed, or ctx ends, the runner is killed. It is idempotent.
+func (s *Sandbox) Stop(ctx context.Context) error {
+	if s.runner == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.cfg.StopTimeout))
+	defer cancel()
+	if s.Agent != nil {
+		// The connection may end before the answer: the VM's end is what counts.
+		if _, err := s.Agent.Shutdown(ctx, &api.ShutdownRequest{}); err != nil && !errors.Is(err, ttrpc.ErrClosed) {
+			if err := s.runner.kill(); err != nil {
+				return err
+			}
+		}
+	} else if err := s.runner.kill(); err != nil {
+		return err
+	}
+	return s.runner.stop(ctx)
+}
+
+// Kill ends the VM at once.
+func (s *Sandbox) Kill() error {
+	if s.runner == nil {
+		return nil
+	}
+	if err := s.runner.kill(); err != nil {
+		return err
+	}
+	<-s.runner.done
+	return nil
+}
+
+// Delete ends the VM, if it still runs, and removes everything that the sandbox made on the host. It is idempotent.
+func (s *Sandbox) Delete(ctx context.Context) error {
+	err := s.Kill()
+	if s.client != nil {
+		s.client.Close()
+	}
+	if s.control != nil {
+		s.control.Close()
+	}
+	if s.streams != nil {
+		s.streams.close()
+	}
+	if s.console != nil {
+		s.console.Close()
+	}
+	if rerr := Remove(ctx, string(s.dir)); rerr != nil {
+		return errors.Join(err, fmt.Errorf("remove sandbox %s: %w", s.spec.ID, rerr))
+	}
+	return err
+}

@@ -1,0 +1,280 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/ttrpc"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/config"
+	"krun.dev/krunpod/krun"
+	"krun.dev/krunpod/netbridge"
+)
+
+// Start makes a sandbox: when it returns, the guest runs, its network is configured and its agent answers. On an
+// error, or when ctx ends first, nothing is left behind.
+func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ *Sandbox, retErr error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	path := Dir(cfg.State, spec.Namespace, spec.ID)
+	s, err := newSandbox(cfg, spec, dir(path), tl)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, s.Delete(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := s.prepareShare(); err != nil {
+		return nil, err
+	}
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	if err := s.joinNetwork(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.boot(); err != nil {
+		return nil, err
+	}
+	if err := s.meetAgent(ctx); err != nil {
+		return nil, s.explain(err)
+	}
+	return s, nil
+}
+
+// newSandbox makes the sandbox's directory and its first state. An old sandbox of the same id that was never removed
+// is removed first, unless its runner is alive.
+func newSandbox(cfg *config.Config, spec Spec, d dir, tl *Timeline) (*Sandbox, error) {
+	if old, err := LoadState(string(d)); err == nil {
+		if old.Runner != nil && old.Runner.alive() {
+			return nil, fmt.Errorf("sandbox %s is already running as process %d", spec.ID, old.Runner.PID)
+		}
+		if err := Remove(context.Background(), string(d)); err != nil {
+			return nil, fmt.Errorf("remove what an earlier sandbox %s left: %w", spec.ID, err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, p := range []string{string(d), d.sockets(), d.jail()} {
+		if err := os.MkdirAll(p, 0o700); err != nil {
+			return nil, fmt.Errorf("make the sandbox's directory: %w", err)
+		}
+	}
+	s := &Sandbox{cfg: cfg, spec: spec, dir: d, timeline: tl, state: State{
+		ID: spec.ID, Namespace: spec.Namespace, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB,
+		NetNS: spec.NetNS, Shim: os.Getpid(),
+	}}
+	var err error
+	if s.state.Cgroup, err = cgroupPath(spec.Cgroup, spec.ID); err != nil {
+		return nil, err
+	}
+	if err := s.state.save(d); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(string(d)))
+	}
+	return s, nil
+}
+
+func (s *Sandbox) prepareShare() (err error) {
+	s.share, err = newShare(s.dir)
+	s.timeline.Mark("share")
+	return err
+}
+
+// listen opens the sockets that the guest's vsock ports lead to. The path goes through a descriptor of the
+// directory: sun_path holds 108 bytes (unix(7)), fewer than a namespace and an id may need.
+func (s *Sandbox) listen() error {
+	d, err := os.Open(s.dir.sockets())
+	if err != nil {
+		return fmt.Errorf("open the socket directory: %w", err)
+	}
+	defer d.Close()
+	open := func(name string) (*net.UnixListener, error) {
+		addr := &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name), Net: "unix"}
+		l, err := net.ListenUnix("unix", addr)
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s in %s: %w", name, s.dir.sockets(), err)
+		}
+		l.SetUnlinkOnClose(false) // the descriptor in the path is gone by then; Remove takes the directory
+		return l, nil
+	}
+	if s.control, err = open(api.ControlSocket); err != nil {
+		return err
+	}
+	l, err := open(api.StreamSocket)
+	if err != nil {
+		return err
+	}
+	s.streams = serveStreams(l)
+	return nil
+}
+
+func (s *Sandbox) joinNetwork(ctx context.Context) error {
+	if s.spec.NetNS == "" {
+		return nil
+	}
+	bridge, err := netbridge.Join(ctx, s.spec.NetNS)
+	if err != nil {
+		return err
+	}
+	s.state.Bridge = bridge
+	for _, p := range bridge.Interfaces {
+		s.spec.Guest.Interfaces = append(s.spec.Guest.Interfaces, p.Interface)
+	}
+	s.timeline.Mark("network joined")
+	return s.state.save(s.dir)
+}
+
+// boot starts the runner in the sandbox's cgroup.
+func (s *Sandbox) boot() error {
+	cgroup, err := makeCgroup(s.state.Cgroup, s.jail())
+	if err != nil {
+		return err
+	}
+	defer cgroup.Close()
+	if s.console, err = newConsole(s.dir.console()); err != nil {
+		return err
+	}
+	s.runner, err = startRunner(s.cfg.Runner, s.vmConfig(), s.spec.NetNS, cgroup, s.console)
+	if err != nil {
+		return err
+	}
+	s.state.Runner = &s.runner.Process
+	s.timeline.Mark("runner started")
+	return s.state.save(s.dir)
+}
+
+func (s *Sandbox) jail() krun.Jail {
+	return krun.Jail{Root: s.dir.jail(), Off: s.cfg.Jail.Off}
+}
+
+func (s *Sandbox) vmConfig() *krun.Config {
+	c := &krun.Config{
+		ID:        s.spec.ID,
+		VCPUs:     s.spec.VCPUs,
+		MemoryMiB: s.spec.MemoryMiB,
+		Agent:     s.cfg.Agent,
+		Firmware:  s.cfg.Firmware,
+		Share:     s.dir.share(),
+		Sockets:   s.dir.sockets(),
+		LogLevel:  s.cfg.LogLevel,
+		Jail:      s.jail(),
+	}
+	if k := s.cfg.Kernel; k != nil {
+		c.Kernel = &krun.Kernel{Path: k.Path, Format: k.Format, Initrd: k.Initrd, Cmdline: k.Cmdline}
+	}
+	if s.state.Bridge != nil {
+		for _, p := range s.state.Bridge.Interfaces {
+			c.NICs = append(c.NICs, krun.NIC{Tap: p.Tap, MAC: net.HardwareAddr(p.Interface.Mac).String()})
+		}
+	}
+	return c
+}
+
+// meetAgent waits for the guest to dial, and configures it. The runner's end or the boot timeout ends the wait.
+func (s *Sandbox) meetAgent(ctx context.Context) error {
+	limit := time.Duration(s.cfg.BootTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the guest did not answer within %v", limit))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { s.control.Close() })
+	defer stop()
+	go func() {
+		select {
+		case <-s.runner.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	conn, err := s.control.Accept()
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("wait for the agent: %w", err)
+	}
+	s.control.Close() // one connection, the first: the guest gets no second
+	s.timeline.Mark("agent connected")
+	s.client = ttrpc.NewClient(conn)
+	s.Task = taskAPI.NewTTRPCTaskClient(s.client)
+	s.Agent = api.NewAgentClient(s.client)
+	s.spec.Guest.UnixNanoseconds = time.Now().UnixNano()
+	resp, err := s.Agent.ConfigureSandbox(ctx, s.spec.Guest)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("configure the guest: %w", err)
+	}
+	s.timeline.Mark("guest configured")
+	s.recordBoot(resp)
+	return s.timeline.save(s.dir)
+}
+
+// maxBootStages and maxStageName bound what a guest can add to its timeline.
+const (
+	maxBootStages = 16
+	maxStageName  = 64
+)
+
+// recordBoot adds the guest's own stages, whose clock starts with its kernel, as durations since then.
+func (s *Sandbox) recordBoot(resp *api.ConfigureSandboxResponse) {
+	for i, st := range resp.Boot {
+		if i == maxBootStages {
+			return
+		}
+		s.guestBoot = append(s.guestBoot, Stage{Name: clip(st.Name, maxStageName), At: int64(st.Microseconds)})
+	}
+	s.kernelRelease = clip(resp.KernelRelease, maxStageName)
+}
+
+// clip makes text of the guest safe to show: printable ASCII, at most n bytes.
+func clip(text string, n int) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text[:min(len(text), n)])
+	return text
+}
+
+// explain adds to err what the runner and the guest said last, so that the pod's event names the cause.
+func (s *Sandbox) explain(err error) error {
+	select {
+	case <-s.runner.done:
+		err = fmt.Errorf("the microVM ended before its agent answered (%v)", s.runner.exitErr)
+	default:
+	}
+	said := lastLines(s.runner.stderr.String())
+	if guest := lastLines(s.console.last.String()); guest != "" {
+		said = strings.TrimSpace(said + "\nguest console: " + guest)
+	}
+	if said == "" {
+		return fmt.Errorf("start sandbox %s: %w", s.spec.ID, err)
+	}
+	return fmt.Errorf("start sandbox %s: %w: %s", s.spec.ID, err, said)
+}
+
+// lastLines is the end of an output for an error message: at most five lines, printable.
+func lastLines(out string) string {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	lines = lines[max(0, len(lines)-5):]
+	for i, l := range lines {
+		lines[i] = clip(strings.TrimSpace(l), 300)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// ConsolePath is where the console of the sandbox in directory path is kept; the older part is in the same with ".1".
+func ConsolePath(path string) string { return filepath.Clean(dir(path).console()) }

@@ -1,0 +1,67 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"os"
+	"sync"
+	"time"
+)
+
+// Stage is one step of a sandbox's start.
+type Stage struct {
+	Name string `json:"name"`
+	// At is the time in microseconds since the first stage, when this one was complete.
+	At int64 `json:"us"`
+}
+
+// Timeline records when each stage of a sandbox's start was complete, from the shim's start to the container's first
+// instruction. It is safe for concurrent use.
+type Timeline struct {
+	mu     sync.Mutex
+	start  time.Time
+	stages []Stage
+}
+
+// NewTimeline begins at start, the time the shim process was started.
+func NewTimeline(start time.Time) *Timeline {
+	return &Timeline{start: start}
+}
+
+// Mark records that a stage is complete now.
+func (t *Timeline) Mark(name string) { t.MarkAt(name, time.Now()) }
+
+// MarkAt records that a stage was complete at a given time.
+func (t *Timeline) MarkAt(name string, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stages = append(t.stages, Stage{Name: name, At: at.Sub(t.start).Microseconds()})
+}
+
+func (t *Timeline) save(d dir) error {
+	t.mu.Lock()
+	data, err := json.Marshal(struct {
+		Start  time.Time `json:"start"`
+		Stages []Stage   `json:"stages"`
+	}{t.start, t.stages})
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return writeFile(d.timeline(), data)
+}
+
+// LoadTimeline reads the stages of the sandbox in directory path.
+func LoadTimeline(path string) (start time.Time, stages []Stage, err error) {
+	data, err := os.ReadFile(dir(path).timeline())
+	if err != nil {
+		return start, nil, err
+	}
+	var v struct {
+		Start  time.Time
+		Stages []Stage
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return start, nil, err
+	}
+	return v.Start, v.Stages, nil
+}

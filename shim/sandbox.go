@@ -1,0 +1,177 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	goruntime "runtime"
+	"time"
+
+	sandboxAPI "github.com/containerd/containerd/api/runtime/sandbox/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/cri"
+	"krun.dev/krunpod/sandbox"
+)
+
+// CreateSandbox checks what the pod asks for and begins to start its VM; StartSandbox waits for it.
+func (s *service) CreateSandbox(_ context.Context, r *sandboxAPI.CreateSandboxRequest) (*sandboxAPI.CreateSandboxResponse, error) {
+	s.timeline.Mark("sandbox requested")
+	spec, err := s.sandboxSpec(r)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument))
+	}
+	p, err := s.startPod(spec)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	p.owned = true
+	return &sandboxAPI.CreateSandboxResponse{}, nil
+}
+
+func (s *service) sandboxSpec(r *sandboxAPI.CreateSandboxRequest) (spec sandbox.Spec, err error) {
+	var pod runtime.PodSandboxConfig
+	if r.Options != nil {
+		if err := unmarshalPod(r, &pod); err != nil {
+			return spec, err
+		}
+	}
+	return cri.FromPod(s.namespace, r.SandboxID, r.NetnsPath, &pod, s.cfg)
+}
+
+func unmarshalPod(r *sandboxAPI.CreateSandboxRequest, pod *runtime.PodSandboxConfig) error {
+	if err := proto.Unmarshal(r.Options.Value, pod); err != nil {
+		return fmt.Errorf("sandbox options %s are not a PodSandboxConfig of CRI v1: %w", r.Options.TypeUrl, err)
+	}
+	return nil
+}
+
+// StartSandbox returns when the guest's agent answers.
+func (s *service) StartSandbox(ctx context.Context, r *sandboxAPI.StartSandboxRequest) (*sandboxAPI.StartSandboxResponse, error) {
+	p, err := s.getPod(r.SandboxID)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	sb, err := p.started(ctx)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	go s.watchEvents(sb)
+	return &sandboxAPI.StartSandboxResponse{Pid: uint32(sb.PID()), CreatedAt: timestamppb.New(p.createdAt)}, nil
+}
+
+// Platform is the guest's.
+func (s *service) Platform(context.Context, *sandboxAPI.PlatformRequest) (*sandboxAPI.PlatformResponse, error) {
+	return &sandboxAPI.PlatformResponse{Platform: &types.Platform{OS: "linux", Architecture: goruntime.GOARCH}}, nil
+}
+
+// StopSandbox ends every container and the VM.
+func (s *service) StopSandbox(ctx context.Context, r *sandboxAPI.StopSandboxRequest) (*sandboxAPI.StopSandboxResponse, error) {
+	p, err := s.getPod(r.SandboxID)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	if r.TimeoutSecs > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.TimeoutSecs)*time.Second)
+		defer cancel()
+	}
+	if err := p.stop(ctx); err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	return &sandboxAPI.StopSandboxResponse{}, nil
+}
+
+// WaitSandbox returns when the VM has ended.
+func (s *service) WaitSandbox(ctx context.Context, r *sandboxAPI.WaitSandboxRequest) (*sandboxAPI.WaitSandboxResponse, error) {
+	p, err := s.getPod(r.SandboxID)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	select {
+	case <-p.ended:
+	case <-ctx.Done():
+		return nil, errgrpc.ToGRPC(ctx.Err())
+	}
+	status, at := p.exit()
+	return &sandboxAPI.WaitSandboxResponse{ExitStatus: status, ExitedAt: timestamppb.New(at)}, nil
+}
+
+// States of a sandbox as CRI names them (PodSandboxState).
+var (
+	stateReady    = runtime.PodSandboxState_SANDBOX_READY.String()
+	stateNotReady = runtime.PodSandboxState_SANDBOX_NOTREADY.String()
+)
+
+// SandboxStatus answers from what the shim knows: it must not hang with the guest.
+func (s *service) SandboxStatus(_ context.Context, r *sandboxAPI.SandboxStatusRequest) (*sandboxAPI.SandboxStatusResponse, error) {
+	p, err := s.getPod(r.SandboxID)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	resp := &sandboxAPI.SandboxStatusResponse{
+		SandboxID: r.SandboxID, Pid: p.pid(), State: stateNotReady, CreatedAt: timestamppb.New(p.createdAt),
+	}
+	if p.alive() {
+		resp.State = stateReady
+	} else {
+		_, at := p.exit()
+		resp.ExitedAt = timestamppb.New(at)
+	}
+	if r.Verbose && resp.Pid != 0 {
+		resp.Info = map[string]string{"guestKernel": p.sb.KernelRelease()}
+	}
+	return resp, nil
+}
+
+// PingSandbox says that the shim is there.
+func (s *service) PingSandbox(_ context.Context, r *sandboxAPI.PingRequest) (*sandboxAPI.PingResponse, error) {
+	if _, err := s.getPod(r.SandboxID); err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	return &sandboxAPI.PingResponse{}, nil
+}
+
+// ShutdownSandbox removes the sandbox and ends the shim. A sandbox that could not be created is gone already.
+func (s *service) ShutdownSandbox(ctx context.Context, r *sandboxAPI.ShutdownSandboxRequest) (*sandboxAPI.ShutdownSandboxResponse, error) {
+	if err := s.deletePod(ctx); err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	s.shutdown.Shutdown()
+	return &sandboxAPI.ShutdownSandboxResponse{}, nil
+}
+
+// SandboxMetrics reports the whole guest's cgroup.
+func (s *service) SandboxMetrics(ctx context.Context, r *sandboxAPI.SandboxMetricsRequest) (*sandboxAPI.SandboxMetricsResponse, error) {
+	p, err := s.getPod(r.SandboxID)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	if !p.alive() {
+		return nil, errgrpc.ToGRPC(p.errNotReady())
+	}
+	sb, err := p.started(ctx)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := sb.Agent.SandboxStats(ctx, &api.SandboxStatsRequest{})
+	if err != nil {
+		return nil, guestError(err)
+	}
+	return &sandboxAPI.SandboxMetricsResponse{Metrics: &types.Metric{
+		ID: r.SandboxID, Timestamp: timestamppb.Now(), Data: typeurl.MarshalProto(resp.Metrics),
+	}}, nil
+}
+
+// UpdateSandbox is refused: a microVM's size is fixed when it boots.
+func (s *service) UpdateSandbox(context.Context, *sandboxAPI.UpdateSandboxRequest) (*sandboxAPI.UpdateSandboxResponse, error) {
+	return nil, errgrpc.ToGRPC(fmt.Errorf("a microVM's size is fixed when it boots: %w", errdefs.ErrNotImplemented))
+}

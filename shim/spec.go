@@ -1,0 +1,244 @@
+package shim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/cri"
+	"krun.dev/krunpod/sandbox"
+)
+
+// maxSpecSize bounds a config.json; the message that carries it to the agent may have 4 MiB (ttrpc).
+const maxSpecSize = 3 << 20
+
+// readSpec reads the OCI spec of a bundle.
+func readSpec(bundle string) (*specs.Spec, error) {
+	f, err := os.Open(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read the container's spec: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSpecSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the container's spec: %w", err)
+	}
+	if len(data) > maxSpecSize {
+		return nil, fmt.Errorf("the container's spec has more than %d bytes", maxSpecSize)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return nil, fmt.Errorf("parse the container's spec: %w", err)
+	}
+	return &spec, nil
+}
+
+// attachment is a path of the host that the guest needs, and its name in the share.
+type attachment struct {
+	name string
+	sandbox.Attach
+}
+
+// translation makes the spec of a container in the guest from the one containerd wrote for the host.
+type translation struct {
+	id   string
+	role cri.Role
+	spec *specs.Spec
+	// container finds the container that a process id of containerd stands for.
+	container func(pid uint32) (string, bool)
+	// sandboxPID stands for the pod's own namespaces.
+	sandboxPID uint32
+
+	attachments []attachment
+}
+
+// apply rewrites spec in place: after it every path and namespace is the guest's, and attachments says what the host
+// must attach first.
+func (t *translation) apply() error {
+	if t.spec.Root == nil || t.spec.Process == nil || t.spec.Linux == nil {
+		return errors.New("the container's spec lacks root, process or linux")
+	}
+	if t.spec.Hooks != nil && !emptyHooks(t.spec.Hooks) {
+		return errors.New("the container's spec has OCI hooks: they run on the host and cannot reach into a microVM")
+	}
+	t.spec.Hooks = nil
+	t.spec.Root.Path = filepath.Join(api.ShareDir, t.id, "rootfs")
+	if err := t.namespaces(); err != nil {
+		return err
+	}
+	if err := t.devices(); err != nil {
+		return err
+	}
+	t.security()
+	return t.mounts()
+}
+
+func emptyHooks(h *specs.Hooks) bool {
+	//nolint:staticcheck // Prestart is deprecated, and still refused.
+	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0
+}
+
+// namespaces: the guest itself is the pod's network, IPC and UTS namespace.
+func (t *translation) namespaces() error {
+	var kept []specs.LinuxNamespace
+	ownUTS := false
+	for _, n := range t.spec.Linux.Namespaces {
+		switch n.Type {
+		case specs.NetworkNamespace:
+			continue
+		case specs.IPCNamespace, specs.UTSNamespace:
+			if n.Path != "" {
+				continue
+			}
+			ownUTS = ownUTS || n.Type == specs.UTSNamespace
+		case specs.PIDNamespace:
+			if n.Path != "" {
+				path, err := t.pidNamespace(n.Path)
+				if err != nil {
+					return err
+				}
+				n.Path = path
+			}
+		case specs.UserNamespace:
+			n.Path = ""
+		case specs.TimeNamespace:
+			if n.Path != "" {
+				return errors.New("a time namespace of the host cannot be joined from a microVM")
+			}
+		default:
+			n.Path = ""
+		}
+		kept = append(kept, n)
+	}
+	t.spec.Linux.Namespaces = kept
+	if !ownUTS {
+		t.spec.Hostname, t.spec.Domainname = "", ""
+	}
+	// Sysctls belong to the pod's namespaces and were set with the sandbox.
+	t.spec.Linux.Sysctl = nil
+	return nil
+}
+
+// pidNamespace finds whose namespace /proc/PID/ns/pid is: the pod's, or that of another container of it.
+func (t *translation) pidNamespace(path string) (string, error) {
+	var pid uint32
+	if _, err := fmt.Sscanf(path, "/proc/%d/ns/pid", &pid); err != nil {
+		return "", fmt.Errorf("PID namespace %s is not one of this pod", path)
+	}
+	if pid == t.sandboxPID {
+		return api.SharedPIDNamespace, nil
+	}
+	id, ok := t.container(pid)
+	if !ok {
+		return "", fmt.Errorf("PID namespace %s is not one of this pod: the container with process id %d is gone", path, pid)
+	}
+	return api.ContainerPIDNamespace(id), nil
+}
+
+// guestDevices exist in every guest and need no driver of the host.
+var guestDevices = []string{
+	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fuse", "/dev/net/tun",
+}
+
+func (t *translation) devices() error {
+	for _, d := range t.spec.Linux.Devices {
+		if !slices.Contains(guestDevices, d.Path) {
+			return fmt.Errorf("device %s of the host cannot be given to a pod in a microVM; possible are %s",
+				d.Path, strings.Join(guestDevices, ", "))
+		}
+	}
+	return nil
+}
+
+// security drops what names a policy of the host's kernel: the guest has neither AppArmor nor SELinux, as a host
+// without them.
+func (t *translation) security() {
+	t.spec.Process.ApparmorProfile = ""
+	t.spec.Process.SelinuxLabel = ""
+	t.spec.Linux.MountLabel = ""
+	t.spec.Linux.IntelRdt = nil
+	t.spec.Linux.CgroupsPath = "/" + t.id
+}
+
+func (t *translation) mounts() error {
+	seen := map[string]bool{}
+	for i := range t.spec.Mounts {
+		m := &t.spec.Mounts[i]
+		seen[m.Destination] = true
+		if !isBind(*m) {
+			continue
+		}
+		if m.Destination == "/dev/shm" && t.role == cri.RoleContainer {
+			// The pod's shared memory is the guest's: what virtio-fs shows of the host's would not be shared.
+			m.Source = api.PodFiles[m.Destination]
+			continue
+		}
+		if err := t.bind(i, m); err != nil {
+			return err
+		}
+	}
+	if t.role != cri.RoleContainer {
+		return nil
+	}
+	for _, dest := range []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev/shm"} {
+		if !seen[dest] {
+			t.spec.Mounts = append(t.spec.Mounts, t.podMount(dest))
+		}
+	}
+	return nil
+}
+
+func (t *translation) podMount(dest string) specs.Mount {
+	options := []string{"rbind", "rprivate"}
+	if t.spec.Root.Readonly && dest != "/dev/shm" {
+		options = append(options, "ro")
+	}
+	return specs.Mount{Destination: dest, Type: "bind", Source: api.PodFiles[dest], Options: options}
+}
+
+// isBind reports what runc takes for a bind mount: the option decides, not only the type.
+func isBind(m specs.Mount) bool {
+	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+func (t *translation) bind(i int, m *specs.Mount) error {
+	has := func(o string) bool { return slices.Contains(m.Options, o) }
+	if has("rshared") || has("shared") {
+		return fmt.Errorf("mount %s: mountPropagation Bidirectional is not possible: a mount made in a microVM cannot appear on the host",
+			m.Destination)
+	}
+	if err := bindable(m.Source); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Destination, err)
+	}
+	name := filepath.Join(t.id, "mounts", fmt.Sprint(i))
+	t.attachments = append(t.attachments, attachment{name, sandbox.Attach{
+		Source:    m.Source,
+		ReadOnly:  has("ro") || has("rro"),
+		Recursive: has("rbind"),
+		Follow:    has("rslave") || has("slave"),
+	}})
+	m.Source = filepath.Join(api.ShareDir, name)
+	return nil
+}
+
+// bindable refuses what virtio-fs cannot carry.
+func bindable(source string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(source, &st); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR, unix.S_IFREG, unix.S_IFSOCK, unix.S_IFIFO:
+		return nil
+	}
+	return fmt.Errorf("%s is a device of the host and cannot be shown to a pod in a microVM", source)
+}

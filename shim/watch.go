@@ -1,0 +1,76 @@
+package shim
+
+import (
+	"context"
+	"time"
+
+	eventsAPI "github.com/containerd/containerd/api/events"
+	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/sandbox"
+)
+
+// watch waits for a process's end in the guest, then for its output, then tells containerd: so the exit event comes
+// after the last byte.
+func (s *service) watch(sb *sandbox.Sandbox, p *process) {
+	resp, err := sb.Task.Wait(context.Background(), &taskAPI.WaitRequest{ID: p.container, ExecID: p.exec})
+	if err != nil {
+		// The guest cannot answer any more, or refuses to: either way this process is lost to the host. A VM
+		// that still runs may only be slow to end.
+		<-sb.Done()
+		s.exited(p, exitKilled, sb.ExitedAt())
+		return
+	}
+	// The time is the host's: the guest's clock may say anything.
+	s.exited(p, resp.ExitStatus, time.Now())
+}
+
+// watchSandbox ends a container that was created and not started when its VM ends.
+func (s *service) watchSandbox(sb *sandbox.Sandbox, p *process) {
+	select {
+	case <-sb.Done():
+		s.exited(p, exitKilled, sb.ExitedAt())
+	case <-p.exited:
+	}
+}
+
+// exited records and publishes the end of a process, once.
+func (s *service) exited(p *process, status uint32, at time.Time) {
+	if p.io != nil {
+		p.io.wait()
+	}
+	if !p.end(status, at) {
+		return
+	}
+	if p.io != nil {
+		p.io.close()
+	}
+	s.events.send(&eventsAPI.TaskExit{
+		ContainerID: p.container, ID: p.eventID(), Pid: p.pid, ExitStatus: status, ExitedAt: timestamppb.New(at),
+	})
+	close(p.exited)
+}
+
+// watchEvents publishes what the agent reports by itself until the VM ends.
+func (s *service) watchEvents(sb *sandbox.Sandbox) {
+	stream, err := sb.Agent.Events(context.Background(), &api.EventsRequest{})
+	if err != nil {
+		return
+	}
+	for {
+		ev, err := stream.Recv()
+		if err != nil {
+			return
+		}
+		oom := ev.GetOom()
+		if oom == nil {
+			continue
+		}
+		// An id of the guest: only that of a container that the shim knows goes on.
+		if _, _, err := s.get(oom.ContainerId, ""); err == nil {
+			s.events.send(&eventsAPI.TaskOOM{ContainerID: oom.ContainerId})
+		}
+	}
+}
