@@ -1,0 +1,84 @@
+package podfile
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode"
+
+	"krun.dev/krunpod/agent/api"
+)
+
+// Hostname is the content of /etc/hostname.
+func Hostname(name string) (string, error) {
+	if err := word("hostname", name); err != nil {
+		return "", err
+	}
+	return name + "\n", nil
+}
+
+// ResolvConf is the content of resolv.conf(5) for dns. Nil and empty give an empty file.
+func ResolvConf(dns *api.DNS) (string, error) {
+	var b strings.Builder
+	for _, s := range dns.GetServers() {
+		if err := word("DNS server", s); err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	for _, list := range []struct {
+		key, what string
+		values    []string
+	}{{"search", "DNS search domain", dns.GetSearches()}, {"options", "DNS option", dns.GetOptions()}} {
+		if len(list.values) == 0 {
+			continue
+		}
+		for _, v := range list.values {
+			if err := word(list.what, v); err != nil {
+				return "", err
+			}
+		}
+		fmt.Fprintf(&b, "%s %s\n", list.key, strings.Join(list.values, " "))
+	}
+	return b.String(), nil
+}
+
+// Hosts is the content of /etc/hosts: localhost, then hostname at each of ips, then the aliases.
+func Hosts(hostname string, ips []netip.Addr, aliases []*api.HostAlias) (string, error) {
+	var b strings.Builder
+	b.WriteString("127.0.0.1\tlocalhost\n" +
+		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::0\tip6-localnet\n" +
+		"fe00::0\tip6-mcastprefix\n" +
+		"fe00::1\tip6-allnodes\n" +
+		"fe00::2\tip6-allrouters\n")
+	if hostname != "" {
+		if err := word("hostname", hostname); err != nil {
+			return "", err
+		}
+		for _, ip := range ips {
+			fmt.Fprintf(&b, "%s\t%s\n", ip, hostname)
+		}
+	}
+	for _, a := range aliases {
+		ip, err := netip.ParseAddr(a.GetIp())
+		if err != nil {
+			return "", fmt.Errorf("host alias: %w", err)
+		}
+		for _, n := range a.GetNames() {
+			if err := word("host alias", n); err != nil {
+				return "", err
+			}
+		}
+		fmt.Fprintf(&b, "%s\t%s\n", ip, strings.Join(a.GetNames(), "\t"))
+	}
+	return b.String(), nil
+}
+
+// word refuses what would not be one word of one line.
+func word(what, s string) error {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("%s %q: empty, or contains white space or control characters", what, s)
+	}
+	return nil
+}
