@@ -80,14 +80,42 @@ func checkNamespaces() error {
 	if err != nil {
 		return fmt.Errorf("jail: own mount namespace: %w", err)
 	}
-	host, err := os.Readlink("/proc/1/ns/mnt")
+	other, err := sharesMounts(own)
 	if err != nil {
-		return fmt.Errorf("jail: the host's mount namespace: %w", err)
+		return fmt.Errorf("jail: whose mount namespace is this: %w", err)
 	}
-	if own == host {
-		return fmt.Errorf("jail: the runner shares the mount namespace %s of process 1: start it with CLONE_NEWNS", own)
+	if other != "" {
+		return fmt.Errorf("jail: the runner shares its mount namespace %s with process %s: start it with CLONE_NEWNS",
+			own, other)
 	}
 	return nil
+}
+
+// sharesMounts names another process in mount namespace own, or none. The host's process 1 answers for all where it
+// can be asked; a host that is itself a container may forbid that (ptrace(2), access mode checks).
+func sharesMounts(own string) (string, error) {
+	host, err := os.Readlink("/proc/1/ns/mnt")
+	if err == nil {
+		if own == host {
+			return "1", nil
+		}
+		return "", nil
+	}
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if ns, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt"); err == nil && ns == own && e.Name() != self &&
+			e.Name() != "self" && e.Name() != "thread-self" {
+			return e.Name(), nil
+		}
+	}
+	return "", nil
 }
 
 // checkProc makes sure that /proc is that of our own PID namespace: the steps that follow find this process's threads

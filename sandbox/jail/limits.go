@@ -30,11 +30,24 @@ func limitResources() error {
 		{"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0},
 	}
 	for _, l := range limits {
-		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
+		if err := limit(l.resource, l.value); err != nil {
 			return fmt.Errorf("jail: set %s to %d: %w", l.name, l.value, err)
 		}
 	}
 	return nil
+}
+
+// limit sets a limit to value, or to the highest that is allowed where the process may not raise it so far.
+func limit(resource int, value uint64) error {
+	err := unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value})
+	if err != unix.EPERM {
+		return err
+	}
+	var now unix.Rlimit
+	if err := unix.Getrlimit(resource, &now); err != nil {
+		return err
+	}
+	return unix.Setrlimit(resource, &unix.Rlimit{Cur: now.Max, Max: now.Max})
 }
 
 // systemMaxFiles is the bound of RLIMIT_NOFILE, the sysctl fs.nr_open. The jail's /proc does not show it.

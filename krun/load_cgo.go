@@ -1,0 +1,105 @@
+//go:build linux && cgo && krun
+
+package krun
+
+/*
+#cgo LDFLAGS: -lkrunlib -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+#include <dlfcn.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include "libkrun.h"
+
+// A malloc arena for each of libkrun's dozen threads costs more memory than their contention costs time.
+static void limit_arenas(void) { mallopt(M_ARENA_MAX, 2); }
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// VM holds what Load took from the host's file system for Enter.
+type VM struct {
+	agent []byte
+	// kernel and initrd are paths under /proc/self/fd: the files are opened while the host's are still in sight.
+	kernel, initrd string
+}
+
+// Load maps the agent, loads libkrunfw and opens the kernel: all that needs the host's file system beyond what the
+// jail holds. Call it before the jail closes, once in a process.
+func Load(c *Config) (*VM, error) {
+	C.limit_arenas()
+	agent, err := mapAgent(c.Agent)
+	if err != nil {
+		return nil, err
+	}
+	vm := &VM{agent: agent}
+	if c.Kernel == nil {
+		return vm, loadFirmware(c.Firmware)
+	}
+	if vm.kernel, err = openForLater(c.Kernel.Path); err != nil {
+		return nil, fmt.Errorf("kernel: %w", err)
+	}
+	if c.Kernel.Initrd != "" {
+		if vm.initrd, err = openForLater(c.Kernel.Initrd); err != nil {
+			return nil, fmt.Errorf("initrd: %w", err)
+		}
+	}
+	return vm, nil
+}
+
+// mapAgent maps the file instead of reading it, so that all VMs of a node share its pages. libkrun serves the guest
+// from this memory (krun_fs_add_overlay_file keeps the pointer): the file must be replaced by rename, never written.
+func mapAgent(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Size() == 0 {
+		return nil, fmt.Errorf("agent: %s is not a file with content", path)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("agent: map %s: %w", path, err)
+	}
+	return mem, nil
+}
+
+// openForLater opens path and returns a path to the descriptor, which stays open.
+func openForLater(path string) (string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
+}
+
+// firmwareName is what libkrun passes to dlopen(3); a library already loaded under this name is not searched again.
+const firmwareName = "libkrunfw.so.5"
+
+// loadFirmware loads libkrunfw from dir, or by the loader's search path where dir is empty.
+func loadFirmware(dir string) error {
+	_, err := openFirmware(dir)
+	return err
+}
+
+func openFirmware(dir string) (unsafe.Pointer, error) {
+	path := C.CString(filepath.Join(dir, firmwareName))
+	defer C.free(unsafe.Pointer(path))
+	handle := C.dlopen(path, C.RTLD_NOW|C.RTLD_GLOBAL)
+	if handle == nil {
+		return nil, errors.New("load libkrunfw: " + C.GoString(C.dlerror()))
+	}
+	return handle, nil
+}

@@ -1,0 +1,18 @@
+package krun
+
+import "strings"
+
+// baseParameters is DEFAULT_KERNEL_CMDLINE of libkrun's krun-vmm with its init=; an external kernel gets none of it
+// from libkrun. reboot=k: the reset of the keyboard controller is what ends the VM.
+const baseParameters = "reboot=k panic=-1 panic_print=0 nomodule console=hvc0 rootfstype=virtiofs rw quiet no-kvmapf " +
+	"init=/init.krun"
+
+// commandLine is what krun_set_kernel is given: it replaces libkrun's own.
+func (k *Kernel) commandLine() string {
+	return strings.TrimSpace(baseParameters + " " + k.Cmdline)
+}
+
+// guestParameters are appended to the kernel command line of every guest.
+func guestParameters(*Config) []string {
+	return nil
+}
