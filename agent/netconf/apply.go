@@ -1,0 +1,199 @@
+package netconf
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/api"
+)
+
+// Loopback brings lo up; the kernel gives it its addresses.
+func Loopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// Configure finds each interface by its hardware address, names it and brings it up with what belongs to it.
+func Configure(ifaces []*api.Interface) error {
+	plans, err := planAll(ifaces)
+	if err != nil || len(plans) == 0 {
+		return err
+	}
+	links, err := match(plans)
+	if err != nil {
+		return err
+	}
+	if err := rename(plans, links); err != nil {
+		return err
+	}
+	for i, p := range plans {
+		if err := p.apply(links[i]); err != nil {
+			return fmt.Errorf("interface %s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// Update replaces addresses, routes and neighbours of interfaces that Configure set up.
+func Update(ifaces []*api.Interface) error {
+	plans, err := planAll(ifaces)
+	if err != nil {
+		return err
+	}
+	links, err := match(plans)
+	if err != nil {
+		return err
+	}
+	for i, p := range plans {
+		if err := p.clear(links[i]); err != nil {
+			return fmt.Errorf("interface %s: %w", p.name, err)
+		}
+		if err := p.apply(links[i]); err != nil {
+			return fmt.Errorf("interface %s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+func match(plans []*plan) ([]netlink.Link, error) {
+	all, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	links := make([]netlink.Link, len(plans))
+	for i, p := range plans {
+		at := slices.IndexFunc(all, func(l netlink.Link) bool { return bytes.Equal(l.Attrs().HardwareAddr, p.mac) })
+		if at < 0 {
+			return nil, fmt.Errorf("interface %s: the guest has no NIC with hardware address %s", p.name, p.mac)
+		}
+		links[i] = all[at]
+	}
+	return links, nil
+}
+
+// rename goes by way of names nobody has, as eth0 and eth1 may have to change places.
+func rename(plans []*plan, links []netlink.Link) error {
+	var pending []int
+	for i, p := range plans {
+		old := links[i].Attrs().Name
+		if old == p.name {
+			continue
+		}
+		if err := netlink.LinkSetDown(links[i]); err != nil {
+			return fmt.Errorf("set %s down: %w", old, err)
+		}
+		if err := netlink.LinkSetName(links[i], fmt.Sprintf("krunpod%d", i)); err != nil {
+			return fmt.Errorf("rename %s: %w", old, err)
+		}
+		pending = append(pending, i)
+	}
+	for _, i := range pending {
+		if err := netlink.LinkSetName(links[i], plans[i].name); err != nil {
+			return fmt.Errorf("rename %s to %s: %w", links[i].Attrs().Name, plans[i].name, err)
+		}
+	}
+	return nil
+}
+
+func (p *plan) apply(link netlink.Link) error {
+	if p.mtu != 0 && p.mtu != link.Attrs().MTU {
+		if err := netlink.LinkSetMTU(link, p.mtu); err != nil {
+			return fmt.Errorf("set MTU %d: %w", p.mtu, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	for i := range p.addrs {
+		if err := netlink.AddrReplace(link, &p.addrs[i]); err != nil {
+			return fmt.Errorf("add address %s: %w", p.addrs[i].IPNet, err)
+		}
+	}
+	for i := range p.neighs {
+		n := p.neighs[i]
+		n.LinkIndex = link.Attrs().Index
+		if err := netlink.NeighSet(&n); err != nil {
+			return fmt.Errorf("add neighbour %s: %w", n.IP, err)
+		}
+	}
+	return addRoutes(p.routes, link.Attrs().Index)
+}
+
+// addRoutes adds those without a gateway first: they make the gateways reachable.
+func addRoutes(routes []netlink.Route, index int) error {
+	for _, viaGateway := range []bool{false, true} {
+		for _, r := range routes {
+			if (r.Gw != nil) != viaGateway {
+				continue
+			}
+			r.LinkIndex = index
+			err := netlink.RouteAdd(&r)
+			if errors.Is(err, unix.EEXIST) { // the kernel's own for a connected network
+				err = netlink.RouteReplace(&r)
+			}
+			if err != nil {
+				return fmt.Errorf("add route %s: %w", r, err)
+			}
+		}
+	}
+	return nil
+}
+
+// clear removes routes and neighbours that were set, and addresses that are no longer wanted.
+func (p *plan) clear(link netlink.Link) error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
+		&netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_UNSPEC},
+		netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_KERNEL { // goes with its address
+			continue
+		}
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove route %s: %w", r, err)
+		}
+	}
+	neighs, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, n := range neighs {
+		if n.State&netlink.NUD_PERMANENT == 0 {
+			continue
+		}
+		if err := netlink.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove neighbour %s: %w", n.IP, err)
+		}
+	}
+	return p.clearAddrs(link)
+}
+
+func (p *plan) clearAddrs(link netlink.Link) error {
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		wanted := slices.ContainsFunc(p.addrs, func(w netlink.Addr) bool { return w.IPNet.String() == a.IPNet.String() })
+		if wanted || a.IP.IsLinkLocalUnicast() { // the kernel's own
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s: %w", a.IPNet, err)
+		}
+	}
+	return nil
+}
