@@ -43,7 +43,7 @@ func TestDefaultRoutesOfBothFamilies(t *testing.T) {
 	}
 }
 
-// inNetns runs the test in a network namespace of its own, with dummy links eth0 and eth1.
+// inNetns runs the test in a network namespace of its own, with veth links eth0 and eth1, whose peers are up.
 func inNetns(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread ends with the test's goroutine
@@ -53,9 +53,15 @@ func inNetns(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = ns.Close() })
 	for i, name := range []string{"eth0", "eth1"} {
-		link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac(i)}}
+		peer := "peer-" + name
+		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac(i)}, PeerName: peer}
 		if err := netlink.LinkAdd(link); err != nil {
-			t.Skipf("add a dummy link: %v", err)
+			t.Skipf("add a veth link: %v", err)
+		}
+		if p, err := netlink.LinkByName(peer); err != nil {
+			t.Fatal(err)
+		} else if err := netlink.LinkSetUp(p); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
