@@ -22,7 +22,7 @@ func Remove(ctx context.Context, path string) error {
 		return err
 	}
 	var errs []error
-	if st.Runner != nil && st.Runner.alive() {
+	if st.Runner != nil && st.Runner.Alive() {
 		errs = append(errs, killProcess(st.Runner.PID))
 	}
 	if st.Cgroup != "" {

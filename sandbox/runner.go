@@ -153,8 +153,8 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// alive reports whether the process still runs.
-func (p Process) alive() bool {
+// Alive reports whether the process still runs.
+func (p Process) Alive() bool {
 	start, err := startTime(p.PID)
 	return err == nil && start == p.Start
 }

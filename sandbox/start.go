@@ -58,7 +58,7 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 // is removed first, unless its runner is alive.
 func newSandbox(cfg *config.Config, spec Spec, d dir, tl *Timeline) (*Sandbox, error) {
 	if old, err := LoadState(string(d)); err == nil {
-		if old.Runner != nil && old.Runner.alive() {
+		if old.Runner != nil && old.Runner.Alive() {
 			return nil, fmt.Errorf("sandbox %s is already running as process %d", spec.ID, old.Runner.PID)
 		}
 		if err := Remove(context.Background(), string(d)); err != nil {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -39,10 +40,7 @@ func (t *Timeline) MarkAt(name string, at time.Time) {
 
 func (t *Timeline) save(d dir) error {
 	t.mu.Lock()
-	data, err := json.Marshal(struct {
-		Start  time.Time `json:"start"`
-		Stages []Stage   `json:"stages"`
-	}{t.start, t.stages})
+	data, err := json.Marshal(Record{t.start, t.stages})
 	t.mu.Unlock()
 	if err != nil {
 		return err
@@ -50,18 +48,21 @@ func (t *Timeline) save(d dir) error {
 	return writeFile(d.timeline(), data)
 }
 
-// LoadTimeline reads the stages of the sandbox in directory path.
-func LoadTimeline(path string) (start time.Time, stages []Stage, err error) {
+// Record is a timeline on disk.
+type Record struct {
+	Start  time.Time `json:"start"`
+	Stages []Stage   `json:"stages"`
+}
+
+// LoadTimeline reads the timeline of the sandbox in directory path.
+func LoadTimeline(path string) (Record, error) {
+	var r Record
 	data, err := os.ReadFile(dir(path).timeline())
 	if err != nil {
-		return start, nil, err
+		return r, err
 	}
-	var v struct {
-		Start  time.Time
-		Stages []Stage
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("timeline of the sandbox in %s: %w", path, err)
 	}
-	if err := json.Unmarshal(data, &v); err != nil {
-		return start, nil, err
-	}
-	return v.Start, v.Stages, nil
+	return r, nil
 }

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/krun"
+	"krun.dev/krunpod/sandbox"
+)
+
+// result is one thing that check looked at.
+type result struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	// Remedy says what to do when it is not OK.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// report is check's answer.
+type report struct {
+	Ready  bool     `json:"ready"`
+	Checks []result `json:"checks"`
+}
+
+func (a *app) check() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Say whether this machine can run krun pods, by running a microVM",
+		Long: "Say whether this machine can run krun pods, by running a microVM.\n\n" +
+			"Exit codes: 0 it can, 3 it cannot (the output says why and what to do), 1 the check itself failed.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r := a.runChecks(cmd.Context())
+			done, err := a.json(r)
+			if err != nil {
+				return err
+			}
+			if !done {
+				printReport(r)
+			}
+			if !r.Ready {
+				return errNotReady
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) runChecks(ctx context.Context) report {
+	r := report{Ready: true}
+	for _, check := range []func(context.Context) result{a.checkRoot, a.checkFiles, a.checkCgroup, a.checkTun, a.checkRunner, a.checkBoot} {
+		c := check(ctx)
+		r.Checks = append(r.Checks, c)
+		if !c.OK {
+			r.Ready = false
+			// What follows would only repeat the same cause in other words.
+			break
+		}
+	}
+	return r
+}
+
+func printReport(r report) {
+	for _, c := range r.Checks {
+		mark := "ok  "
+		if !c.OK {
+			mark = "FAIL"
+		}
+		fmt.Printf("%s  %-12s %s\n", mark, c.Name, c.Detail)
+		if c.Remedy != "" {
+			fmt.Printf("      what to do: %s\n", c.Remedy)
+		}
+	}
+	if r.Ready {
+		fmt.Println("This machine can run krun pods.")
+	} else {
+		fmt.Println("This machine cannot run krun pods.")
+	}
+}
+
+func (a *app) checkRoot(context.Context) result {
+	if os.Geteuid() != 0 {
+		return result{Name: "privileges", Detail: "krunctl does not run as root", Remedy: "run it as root"}
+	}
+	return result{Name: "privileges", OK: true, Detail: "running as root"}
+}
+
+func (a *app) checkFiles(context.Context) result {
+	for _, p := range []string{a.cfg.Runner, a.cfg.Agent} {
+		if err := unix.Access(p, unix.X_OK); err != nil {
+			return result{Name: "binaries", Detail: fmt.Sprintf("%s: %v", p, err),
+				Remedy: "install krunpod, or set runner and agent in the configuration"}
+		}
+	}
+	return result{Name: "binaries", OK: true, Detail: a.cfg.Runner + ", " + a.cfg.Agent}
+}
+
+func (a *app) checkCgroup(context.Context) result {
+	if cgroups.Mode() != cgroups.Unified {
+		return result{Name: "cgroup", Detail: "/sys/fs/cgroup is not cgroup v2 alone",
+			Remedy: "boot with systemd.unified_cgroup_hierarchy=1, or a newer distribution"}
+	}
+	return result{Name: "cgroup", OK: true, Detail: "cgroup v2"}
+}
+
+func (a *app) checkTun(context.Context) result {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return result{Name: "tun", Detail: err.Error(), Remedy: "load the module: modprobe tun"}
+	}
+	f.Close()
+	return result{Name: "tun", OK: true, Detail: "/dev/net/tun opens"}
+}
+
+func (a *app) checkRunner(ctx context.Context) result {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, a.cfg.Runner, "check", a.cfg.Firmware).Output()
+	var info krun.Info
+	if jerr := json.Unmarshal(out, &info); jerr != nil {
+		return result{Name: "libkrun", Detail: fmt.Sprintf("%s does not run: %v", a.cfg.Runner, err),
+			Remedy: "reinstall krunpod: the runner needs libc, libgcc_s and libkrunfw.so.5"}
+	}
+	if len(info.Problems) > 0 {
+		return result{Name: "kvm", Detail: info.Problems[0],
+			Remedy: "the machine needs VT-x, SVM or an ARM equivalent (in a cloud: nested virtualization) and its kvm module"}
+	}
+	return result{Name: "kvm", OK: true, Detail: fmt.Sprintf("libkrun %s, KVM API %d, up to %d vCPUs", info.Libkrun, info.KVM, info.MaxVCPUs)}
+}
+
+// checkBoot runs a microVM on the same road as a pod, without a network: a /dev/kvm that opens proves nothing.
+func (a *app) checkBoot(ctx context.Context) result {
+	start := time.Now()
+	sb, err := sandbox.Start(ctx, a.cfg, sandbox.Spec{
+		ID: fmt.Sprintf("check-%d", os.Getpid()), Namespace: "krunctl",
+		VCPUs: 1, MemoryMiB: a.cfg.VM.DefaultMemoryMiB, Guest: &api.ConfigureSandboxRequest{Hostname: "krunctl-check"},
+	}, sandbox.NewTimeline(start))
+	if err != nil {
+		return result{Name: "boot", Detail: err.Error(), Remedy: "a microVM does not come up here: see docs/troubleshooting.md"}
+	}
+	took := time.Since(start)
+	if err := sb.Delete(ctx); err != nil {
+		return result{Name: "boot", Detail: err.Error(), Remedy: "the microVM ran, but what it left could not be removed"}
+	}
+	return result{Name: "boot", OK: true,
+		Detail: fmt.Sprintf("a microVM with Linux %s answered after %d ms", sb.KernelRelease(), took.Milliseconds())}
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"krun.dev/krunpod/sandbox"
+)
+
+// row is one sandbox as ps and inspect show it.
+type row struct {
+	*sandbox.State
+	Alive bool `json:"alive"`
+}
+
+func (a *app) load(dir string) (row, error) {
+	st, err := sandbox.LoadState(dir)
+	if err != nil {
+		return row{}, err
+	}
+	return row{st, st.Runner != nil && st.Runner.Alive()}, nil
+}
+
+func (a *app) ps() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps",
+		Short: "List the sandboxes of this node",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dirs, err := sandbox.List(a.cfg.State)
+			if err != nil {
+				return err
+			}
+			rows := []row{}
+			for _, d := range dirs {
+				r, err := a.load(d)
+				if errors.Is(err, fs.ErrNotExist) {
+					continue // it ended while we looked
+				}
+				if err != nil {
+					return err
+				}
+				rows = append(rows, r)
+			}
+			if done, err := a.json(rows); done {
+				return err
+			}
+			return printRows(os.Stdout, rows)
+		},
+	}
+}
+
+func printRows(out io.Writer, rows []row) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SANDBOX\tNAMESPACE\tSTATE\tRUNNER\tVCPUS\tMEMORY\tNICS")
+	for _, r := range rows {
+		state, pid, nics := "starting", "-", 0
+		if r.Runner != nil {
+			pid, state = fmt.Sprint(r.Runner.PID), "dead"
+		}
+		if r.Alive {
+			state = "running"
+		}
+		if r.Bridge != nil {
+			nics = len(r.Bridge.Interfaces)
+		}
+		fmt.Fprintf(w, "%.13s\t%s\t%s\t%s\t%d\t%d MiB\t%d\n", r.ID, r.Namespace, state, pid, r.VCPUs, r.MemoryMiB, nics)
+	}
+	return w.Flush()
+}
+
+func (a *app) inspect() *cobra.Command {
+	return &cobra.Command{
+		Use:               "inspect SANDBOX",
+		Short:             "Print everything that is known of a sandbox, as JSON",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.ids,
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := a.find(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := a.load(dir)
+			if err != nil {
+				return err
+			}
+			a.output = "json"
+			_, err = a.json(r)
+			return err
+		},
+	}
+}
+
+func (a *app) console() *cobra.Command {
+	return &cobra.Command{
+		Use:               "console SANDBOX",
+		Short:             "Print what a guest's kernel and agent wrote to their console",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.ids,
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := a.find(args[0])
+			if err != nil {
+				return err
+			}
+			path := sandbox.ConsolePath(dir)
+			for _, p := range []string{path + ".1", path} {
+				if err := cat(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// cat prints a file of the guest's output without what would control a terminal.
+func cat(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for i, b := range data {
+		if (b < ' ' && b != '\n' && b != '\t') || b == 0x7f {
+			data[i] = '.'
+		}
+	}
+	_, err = os.Stdout.Write(data)
+	return err
+}
