@@ -2,11 +2,13 @@ package krun
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Config is all that one microVM needs to boot. The shim writes it as JSON to the runner's standard input; the
@@ -99,6 +101,9 @@ func ReadConfig(r io.Reader) (*Config, error) {
 	if err := dec.Decode(&c); err != nil {
 		return nil, fmt.Errorf("runner configuration: %w", err)
 	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("runner configuration: something follows the object")
+	}
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -123,14 +128,51 @@ const (
 	// MaxNICs is what libkrun's interrupt lines leave on x86: 5 to 15, of which balloon, entropy, console, two file
 	// systems and vsock take six (krun-arch, x86_64/layout.rs).
 	MaxNICs = 5
+	// maxLogLevel is libkrun's trace.
+	maxLogLevel = 5
+	// maxSocketsDir leaves room in sun_path (108 bytes, unix(7)) for "/", a name and the terminator, where the sockets
+	// keep their long path because the jail's mounts are switched off.
+	maxSocketsDir = 108 - 16
 	// ifNameSize is IFNAMSIZ with its terminator, linux/if.h.
 	ifNameSize = 16
 )
 
 // Validate reports the first field that cannot be used, as a *FieldError. It looks at values only, not at the disk.
 func (c *Config) Validate() error {
-	bad := func(field, format string, args ...any) error {
-		return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+	if err := c.validateMachine(); err != nil {
+		return err
+	}
+	for _, p := range c.paths() {
+		if err := p.validate(); err != nil {
+			return err
+		}
+	}
+	if !c.Jail.Has(LayerMounts) && len(c.Sockets) > maxSocketsDir {
+		return bad("sockets", "%q is longer than the %d bytes that leave room for a socket", c.Sockets, maxSocketsDir)
+	}
+	if len(c.NICs) > MaxNICs {
+		return bad("nics", "%d interfaces, the most is %d", len(c.NICs), MaxNICs)
+	}
+	for i, n := range c.NICs {
+		if err := n.validate(fmt.Sprintf("nics[%d]", i)); err != nil {
+			return err
+		}
+	}
+	for i, l := range c.Jail.Off {
+		if !IsLayer(l) {
+			return bad(fmt.Sprintf("jail.off[%d]", i), "unknown layer %q, known: %v", l, Layers)
+		}
+	}
+	return nil
+}
+
+func bad(field, format string, args ...any) error {
+	return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+}
+
+func (c *Config) validateMachine() error {
+	if c.ID == "" || !plain(c.ID) {
+		return bad("id", "%q is not a name", c.ID)
 	}
 	if c.VCPUs == 0 {
 		return bad("vcpus", "must be 1 or more")
@@ -138,45 +180,60 @@ func (c *Config) Validate() error {
 	if c.MemoryMiB < MinMemoryMiB || c.MemoryMiB > MaxMemoryMiB {
 		return bad("memoryMiB", "%d is not between %d and %d", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
 	}
-	paths := []struct{ field, path string }{
-		{"agent", c.Agent}, {"share", c.Share}, {"sockets", c.Sockets}, {"jail.root", c.Jail.Root},
-	}
-	if c.Firmware != "" {
-		paths = append(paths, struct{ field, path string }{"firmware", c.Firmware})
+	if c.LogLevel > maxLogLevel {
+		return bad("logLevel", "%d is not between 0 and %d", c.LogLevel, maxLogLevel)
 	}
 	if k := c.Kernel; k != nil {
 		if _, ok := kernelFormats[k.Format]; !ok {
 			return bad("kernel.format", "libkrun has no format %q on %s", k.Format, runtime.GOARCH)
 		}
-		paths = append(paths, struct{ field, path string }{"kernel.path", k.Path})
+		if !plain(k.Cmdline) {
+			return bad("kernel.cmdline", "%q holds something other than printable ASCII", k.Cmdline)
+		}
+	}
+	return nil
+}
+
+// plain reports whether s is printable ASCII: what goes to C as a string and to the kernel as a parameter.
+func plain(s string) bool {
+	for _, b := range []byte(s) {
+		if b < ' ' || b > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// namedPath is a path with the field it stands in.
+type namedPath struct{ field, path string }
+
+func (c *Config) paths() []namedPath {
+	list := []namedPath{{"agent", c.Agent}, {"share", c.Share}, {"sockets", c.Sockets}, {"jail.root", c.Jail.Root}}
+	if c.Firmware != "" {
+		list = append(list, namedPath{"firmware", c.Firmware})
+	}
+	if k := c.Kernel; k != nil {
+		list = append(list, namedPath{"kernel.path", k.Path})
 		if k.Initrd != "" {
-			paths = append(paths, struct{ field, path string }{"kernel.initrd", k.Initrd})
+			list = append(list, namedPath{"kernel.initrd", k.Initrd})
 		}
 	}
-	for _, p := range paths {
-		if !filepath.IsAbs(p.path) || filepath.Clean(p.path) != p.path {
-			return bad(p.field, "%q is not a clean absolute path", p.path)
-		}
+	return list
+}
+
+func (p namedPath) validate() error {
+	if !filepath.IsAbs(p.path) || filepath.Clean(p.path) != p.path || p.path == "/" || strings.ContainsRune(p.path, 0) {
+		return bad(p.field, "%q is not a clean absolute path below /", p.path)
 	}
-	if len(c.NICs) > MaxNICs {
-		return bad("nics", "%d interfaces, the most is %d", len(c.NICs), MaxNICs)
+	return nil
+}
+
+func (n NIC) validate(field string) error {
+	if n.Tap == "" || len(n.Tap) >= ifNameSize || !plain(n.Tap) {
+		return bad(field+".tap", "%q is not an interface name", n.Tap)
 	}
-	for i, n := range c.NICs {
-		field := fmt.Sprintf("nics[%d]", i)
-		if n.Tap == "" || len(n.Tap) >= ifNameSize {
-			return bad(field+".tap", "%q is not an interface name", n.Tap)
-		}
-		if hw, err := net.ParseMAC(n.MAC); err != nil || len(hw) != 6 {
-			return bad(field+".mac", "%q is not an Ethernet address", n.MAC)
-		}
-	}
-	if c.LogLevel > 5 {
-		return bad("logLevel", "%d is not between 0 and 5", c.LogLevel)
-	}
-	for i, l := range c.Jail.Off {
-		if !IsLayer(l) {
-			return bad(fmt.Sprintf("jail.off[%d]", i), "unknown layer %q, known: %v", l, Layers)
-		}
+	if hw, err := net.ParseMAC(n.MAC); err != nil || len(hw) != 6 || hw[0]&1 != 0 {
+		return bad(field+".mac", "%q is not the address of one Ethernet interface", n.MAC)
 	}
 	return nil
 }
