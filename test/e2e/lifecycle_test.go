@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/sandbox"
+	"krun.dev/krunpod/test/testpod"
+)
+
+// restartEnv is the command that restarts the node's containerd.
+const restartEnv = "KRUNPOD_E2E_RESTART"
+
+func (n *node) restartContainerd() {
+	n.Helper()
+	command := os.Getenv(restartEnv)
+	if command == "" {
+		n.Fatalf("%s does not say how to restart containerd", restartEnv)
+	}
+	if out, err := exec.Command("/bin/sh", "-c", command).CombinedOutput(); err != nil {
+		n.Fatalf("restart containerd: %v: %s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	err := testpod.Poll(ctx, "containerd did not come back", func() (bool, error) {
+		_, err := n.cri.Runtime.Version(ctx, &runtime.VersionRequest{})
+		return err == nil, nil
+	})
+	if err != nil {
+		n.Fatal(err)
+	}
+}
+
+func TestPodSurvivesARestartOfContainerd(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	k := n.container(p, testpod.ContainerConfig("main", "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.2; done"))
+	n.waitLog(k, "line 2\n")
+	n.restartContainerd()
+	out := n.exec(k, "echo alive")
+	if out != "alive\n" {
+		t.Errorf("after the restart exec says %q", out)
+	}
+	before, _, err := k.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	err = testpod.Poll(ctx, "no log line after the restart", func() (bool, error) {
+		now, _, err := k.Log()
+		return len(now) > len(before), err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := k.Stop(n.ctx, 1); err != nil {
+		t.Errorf("stop after the restart: %v", err)
+	}
+	if st := n.waitExit(k); st.ExitCode != 137 {
+		t.Errorf("exit code %d", st.ExitCode)
+	}
+}
+
+func TestPodsandboxSandboxer(t *testing.T) {
+	n := newNode(t)
+	p := n.podOf("krun-podsandbox")
+	a := n.container(p, testpod.ContainerConfig("a", "uname -r; exec sleep 1000"))
+	b := n.container(p, testpod.ContainerConfig("b", "echo b; exec sleep 1000"))
+	kernel := strings.TrimSpace(n.waitLog(a, "\n"))
+	if kernel == hostKernel(t) {
+		t.Errorf("the pod runs on the host's kernel %s", kernel)
+	}
+	n.waitLog(b, "b\n")
+	if resolv := n.exec(a, "cat /etc/resolv.conf; ls -d /dev/shm"); !strings.Contains(resolv, "10.96.0.10") {
+		t.Errorf("resolv.conf: %q", resolv)
+	}
+	n.exec(a, "echo shared > /dev/shm/x")
+	if got := n.exec(b, "cat /dev/shm/x"); got != "shared\n" {
+		t.Errorf("/dev/shm is not the pod's: %q", got)
+	}
+}
+
+func TestContainerWithoutAPodIsASandboxOfOne(t *testing.T) {
+	n := newNode(t)
+	task := n.startTask("alone", "/bin/sh", "-c", "uname -r; exit 9")
+	out := make(chan []byte, 1)
+	go func() {
+		data, err := os.ReadFile(task.stdout)
+		if err != nil {
+			data = []byte(err.Error())
+		}
+		out <- data
+	}()
+	task.start()
+	if exit := task.wait(); exit != 9 {
+		t.Errorf("exit code %d", exit)
+	}
+	if kernel := strings.TrimSpace(string(<-out)); kernel == hostKernel(t) || !strings.HasPrefix(kernel, "6.") {
+		t.Errorf("the kernel is %q", kernel)
+	}
+}
+
+func TestVMThatDiesTakesItsContainersAlong(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+	if err := syscall.Kill(runnerOf(t, p.ID), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if st := n.waitExit(k); st.ExitCode != 137 {
+		t.Errorf("exit code %d", st.ExitCode)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	err := testpod.Poll(ctx, "the sandbox is still ready", func() (bool, error) {
+		r, err := n.cri.Runtime.PodSandboxStatus(ctx, &runtime.PodSandboxStatusRequest{PodSandboxId: p.ID})
+		return r.GetStatus().GetState() == runtime.PodSandboxState_SANDBOX_NOTREADY, err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShimThatDiesLeavesNothing(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", p.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(st.Shim, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	err = testpod.Poll(ctx, "the runner outlived its shim", func() (bool, error) { return !st.Runner.Alive(), nil })
+	if err != nil {
+		t.Error(err)
+	}
+	// The inventory at the end shows that the taps, mounts and directories are gone as well.
+}
+
+func TestStopWhileThePodStarts(t *testing.T) {
+	n := newNode(t)
+	config := n.cri.PodConfig("hasty")
+	ctx, cancel := context.WithTimeout(n.ctx, 1500*time.Millisecond)
+	defer cancel()
+	p, err := n.cri.Run(ctx, handler, config)
+	if err == nil {
+		t.Log("the pod was quicker than its client's patience")
+		if err := p.Remove(n.ctx); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	// The client has gone. As the kubelet does, remove whatever containerd still lists under that name.
+	list, err := n.cri.Runtime.ListPodSandbox(n.ctx, &runtime.ListPodSandboxRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range list.Items {
+		if item.Metadata.Uid != config.Metadata.Uid {
+			continue
+		}
+		if _, err := n.cri.Runtime.StopPodSandbox(n.ctx, &runtime.StopPodSandboxRequest{PodSandboxId: item.Id}); err != nil {
+			t.Error(err)
+		}
+		if _, err := n.cri.Runtime.RemovePodSandbox(n.ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: item.Id}); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/test/testpod"
+)
+
+// dropIn writes a configuration for the time of the test.
+func dropIn(t *testing.T, text string) {
+	t.Helper()
+	dir := "/etc/krunpod/config.d"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "99-e2e.toml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(path); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// refused runs a pod that must fail with a sentence that has every one of the words, within patience.
+func (n *node) refused(change func(*runtime.PodSandboxConfig), words ...string) {
+	n.Helper()
+	config := n.cri.PodConfig("refused")
+	if change != nil {
+		change(config)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	p, err := n.cri.Run(ctx, handler, config)
+	if err == nil {
+		if err := p.Remove(n.ctx); err != nil {
+			n.Error(err)
+		}
+		n.Fatal("the pod started")
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			n.Errorf("the error does not say %q: %v", w, err)
+		}
+	}
+}
+
+func TestHostNamespacesAreRefusedByName(t *testing.T) {
+	for field, set := range map[string]func(*runtime.NamespaceOption){
+		"hostNetwork": func(o *runtime.NamespaceOption) { o.Network = runtime.NamespaceMode_NODE },
+		"hostPID":     func(o *runtime.NamespaceOption) { o.Pid = runtime.NamespaceMode_NODE },
+		"hostIPC":     func(o *runtime.NamespaceOption) { o.Ipc = runtime.NamespaceMode_NODE },
+	} {
+		t.Run(field, func(t *testing.T) {
+			newNode(t).refused(func(c *runtime.PodSandboxConfig) {
+				set(c.Linux.SecurityContext.NamespaceOptions)
+			}, field, "microVM")
+		})
+	}
+}
+
+func TestUnreadableConfigurationNamesTheKey(t *testing.T) {
+	n := newNode(t)
+	dropIn(t, "[vm]\nmemory = 12\n")
+	n.refused(nil, "99-e2e.toml", "vm.memory")
+}
+
+func TestMissingRunnerIsNamed(t *testing.T) {
+	n := newNode(t)
+	dropIn(t, "runner = \"/nonexistent/krun-runner\"\n")
+	n.refused(nil, "/nonexistent/krun-runner")
+}
+
+func TestGuestThatNeverAnswersIsGivenUp(t *testing.T) {
+	n := newNode(t)
+	// A kernel that boots and an init that is no agent: busybox, whose init waits for ever.
+	dropIn(t, "agent = \"/bin/busybox\"\nboot_timeout = \"15s\"\n")
+	began := time.Now()
+	n.refused(nil, "start sandbox")
+	if took := time.Since(began); took > 60*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestNodeWithoutKVMIsNamed(t *testing.T) {
+	n := newNode(t)
+	if err := os.Rename("/dev/kvm", "/dev/kvm.away"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.Rename("/dev/kvm.away", "/dev/kvm"); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	n.refused(nil, "/dev/kvm")
+}
+
+func TestNodeWithoutLibkrunfwIsNamed(t *testing.T) {
+	n := newNode(t)
+	dropIn(t, "firmware = \"/nonexistent\"\n")
+	n.refused(nil, "libkrunfw")
+}
+
+func TestUnknownAnnotationIsRefused(t *testing.T) {
+	newNode(t).refused(func(c *runtime.PodSandboxConfig) {
+		c.Annotations = map[string]string{"krun.dev/vcpu": "2"}
+	}, "krun.dev/vcpu", "krun.dev/vcpus")
+}
+
+func TestMissingCommandFailsTheStartAndNotThePod(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	config := testpod.ContainerConfig("missing", "")
+	config.Command = []string{"/no/such/command"}
+	k, err := p.Run(n.ctx, config)
+	if err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+		t.Errorf("error: %v", err)
+	}
+	if k != nil {
+		if st := n.waitExit(k); st.ExitCode != 128 || st.Reason != "StartError" {
+			t.Errorf("exit code %d, reason %s", st.ExitCode, st.Reason)
+		}
+	}
+	other := n.container(p, testpod.ContainerConfig("other", "exec sleep 1000"))
+	if out := n.exec(other, "echo fine"); out != "fine\n" {
+		t.Errorf("another container of the pod: %q", out)
+	}
+}
+
+func TestBidirectionalMountIsRefusedByName(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	config := testpod.ContainerConfig("rshared", "exec sleep 1000")
+	config.Mounts = []*runtime.Mount{{HostPath: t.TempDir(), ContainerPath: "/m", Propagation: runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL}}
+	if _, err := p.Run(n.ctx, config); err == nil || !strings.Contains(err.Error(), "Bidirectional") {
+		t.Errorf("error: %v", err)
+	}
+}
