@@ -60,11 +60,25 @@ func Enter(c *krun.Config, warn func(message string)) (*krun.Config, error) {
 	return &inside, nil
 }
 
-// CloseInherited closes every descriptor but the standard three. Call it first: nothing here is left open on purpose
-// before the configuration has been read.
+// CloseInherited closes every descriptor that came through execve(2) but the standard three. These are the ones without
+// close-on-exec: the Go runtime's own, which it may already have opened, carry the flag.
 func CloseInherited() error {
-	if err := unix.CloseRange(3, ^uint(0)>>1, 0); err != nil {
-		return fmt.Errorf("jail: close inherited descriptors: %w", err)
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("jail: list descriptors: %w", err)
+	}
+	for _, entry := range fds {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue // the directory that was just read, or ours
+		}
+		if err := unix.Close(fd); err != nil {
+			return fmt.Errorf("jail: close inherited descriptor %d: %w", fd, err)
+		}
 	}
 	return nil
 }

@@ -24,10 +24,14 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if config := os.Getenv(envConfig); config != "" {
+	switch config := os.Getenv(envConfig); config {
+	case "":
+		os.Exit(m.Run())
+	case "descriptors":
+		os.Exit(noneInherited())
+	default:
 		os.Exit(inside(config))
 	}
-	os.Exit(m.Run())
 }
 
 // inside enters the jail and does one action in it.
@@ -165,6 +169,54 @@ func TestTunOnlyWithNICs(t *testing.T) {
 	if err == nil || !strings.Contains(out, "the jail shows /dev/net/tun") {
 		t.Fatalf("a VM with a NIC has no /dev/net/tun: %v\n%s", err, out)
 	}
+}
+
+func TestInheritedDescriptorsAreClosed(t *testing.T) {
+	leak, err := os.Open("/etc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leak.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{envConfig + "=descriptors"}
+	cmd.ExtraFiles = []*os.File{leak, leak, leak}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// noneInherited must find a leak, close it, and leave the runtime's poller alone.
+func noneInherited() int {
+	if n := inherited(); n < 3 {
+		fmt.Println("the test gave", n, "descriptors")
+		return 1
+	}
+	if err := CloseInherited(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	r, w, err := os.Pipe() // uses the poller
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	go w.Write([]byte("x"))
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return inherited()
+}
+
+// inherited counts the descriptors that would pass through execve(2).
+func inherited() int {
+	n := 0
+	for fd := 3; fd < 64; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // wanted are lines of /proc/PID/status in force for every thread. The mask is that of the eight capabilities kept.

@@ -22,7 +22,9 @@ const (
 // bind is something of the host that the jail holds.
 type bind struct {
 	source, target string
-	dir, recursive bool
+	dir            bool
+	// recursive takes the mounts below source along, and those that the host makes there later.
+	recursive bool
 	// attributes are MOUNT_ATTR_ flags, set before the mount is attached: mount_setattr(2).
 	attributes uint64
 }
@@ -100,7 +102,10 @@ func (b bind) attach(root string) error {
 		return fmt.Errorf("jail: open %s for binding: %w", b.source, err)
 	}
 	defer unix.Close(tree)
-	attr := unix.MountAttr{Attr_set: b.attributes, Propagation: unix.MS_SLAVE}
+	attr := unix.MountAttr{Attr_set: b.attributes, Propagation: unix.MS_PRIVATE}
+	if b.recursive {
+		attr.Propagation = unix.MS_SLAVE
+	}
 	if err := unix.MountSetattr(tree, "", atFlags, &attr); err != nil {
 		return fmt.Errorf("jail: set attributes of %s (mount_setattr, Linux 5.12): %w", b.source, err)
 	}
