@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	binary string
+	nodes  int
+	out    string
+	run    string
+	limit  time.Duration
+}
+
+var errFailed = errors.New("the end-to-end tests failed")
+
+func main() {
+	log.SetFlags(log.Ltime)
+	var o options
+	flag.StringVar(&o.binary, "binary", "out/e2e.test", "test binary, built with go test -c")
+	flag.IntVar(&o.nodes, "nodes", 2, "number of nodes to run on")
+	flag.StringVar(&o.out, "out", "out", "directory for the reports")
+	flag.StringVar(&o.run, "run", "", "run only the tests that match this regular expression")
+	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "bound of one test")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := runAll(ctx, o); err != nil {
+		log.Print(err)
+		os.Exit(1)
+	}
+}
+
+func runAll(ctx context.Context, o options) error {
+	tests, err := listTests(ctx, o)
+	if err != nil {
+		return err
+	}
+	log.Printf("%d tests on %d nodes", len(tests), o.nodes)
+	q := newQueue(tests)
+	began := time.Now()
+	workers := make(chan error, o.nodes)
+	for i := range o.nodes {
+		go func() { workers <- work(ctx, o, node(i+1), q) }()
+	}
+	var errs []error
+	for range o.nodes {
+		errs = append(errs, <-workers)
+	}
+	results, left := q.done()
+	for _, name := range left {
+		results = append(results, result{name: name, outcome: failed, output: "not run: no node was left to run it on"})
+	}
+	passed, bad, skipped := count(results)
+	if err := writeJUnit(filepath.Join(o.out, "junit-e2e.xml"), "e2e", results, time.Since(began)); err != nil {
+		errs = append(errs, err)
+	}
+	log.Printf("broken nodes: %d (emulator or node faults, see testing.md)", q.faults)
+	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, bad, skipped)
+	if q.faults > maxFaults {
+		errs = append(errs, fmt.Errorf("%d nodes broke in one run, more than %d", q.faults, maxFaults))
+	}
+	if bad > 0 || passed == 0 {
+		errs = append(errs, errFailed)
+	}
+	return errors.Join(errs...)
+}
+
+// listTests asks the binary itself, on this machine.
+func listTests(ctx context.Context, o options) ([]string, error) {
+	only, err := regexp.Compile(o.run)
+	if err != nil {
+		return nil, fmt.Errorf("-run: %w", err)
+	}
+	binary, err := filepath.Abs(o.binary)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, binary, "-test.list", ".")
+	cmd.Env = append(os.Environ(), "KRUNPOD_E2E=1")
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the tests of %s: %w", o.binary, err)
+	}
+	var tests []string
+	for _, name := range strings.Fields(string(out)) {
+		if strings.HasPrefix(name, "Test") && only.MatchString(name) {
+			tests = append(tests, name)
+		}
+	}
+	if len(tests) == 0 {
+		return nil, fmt.Errorf("no test matches %q", o.run)
+	}
+	return tests, nil
+}
