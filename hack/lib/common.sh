@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# Shared by all scripts under hack/: places, messages, stages with their time. To be sourced.
+
+set -euo pipefail
+shopt -s inherit_errexit
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+CACHE=${KRUNPOD_CACHE:-$HOME/.cache/krunpod}
+OUT=$REPO/out
+export REPO CACHE OUT
+mkdir -p "$CACHE"
+
+# say prints one line of progress; it goes to stderr, since stdout is what a script answers.
+say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
+
+# die says what went wrong and what to do, and ends the script.
+die() {
+	printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+	exit 1
+}
+
+# stage NAME COMMAND...: runs the command, says what begins, and how long it took. Its output goes to a log that is
+# shown only on failure, or straight through with V=1.
+stage() {
+	local name=$1 log begin=$SECONDS rc=0
+	shift
+	say "$name ..."
+	if [[ -n ${V:-} ]]; then
+		"$@" || rc=$?
+	else
+		log=$(mktemp)
+		"$@" >"$log" 2>&1 || rc=$?
+		if ((rc)); then tail -n 60 "$log" >&2; fi
+		rm -f "$log"
+	fi
+	if ((rc)); then
+		say "$name: failed after $((SECONDS - begin)) s (exit $rc)"
+		return "$rc"
+	fi
+	say "$name: done in $((SECONDS - begin)) s"
+}
+
+# usage FILE: prints the comment block at the head of a script, which is its --help.
+usage() { sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$1"; }
+
+# pin FUNCTION VARIABLE: the value of one line of versions.env.
+pin() {
+	local value
+	value=$(sed -n "s/^$1=//p" "$REPO/versions.env")
+	printf '%s\n' "$value"
+}
+
+# as_root: refuses early with a reason instead of failing half-way.
+as_root() { ((EUID == 0)) || die "needs root ($1): run it as root"; }
