@@ -3,7 +3,9 @@ package sandbox
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -65,4 +67,23 @@ func LoadTimeline(path string) (Record, error) {
 		return r, fmt.Errorf("timeline of the sandbox in %s: %w", path, err)
 	}
 	return r, nil
+}
+
+// barWidth is the width of a timeline's bars in characters.
+const barWidth = 40
+
+// PrintTimeline draws each stage as a bar from the end of the one before to its own.
+func PrintTimeline(out io.Writer, stages []Stage) {
+	if len(stages) == 0 {
+		return
+	}
+	total := max(1, stages[len(stages)-1].At)
+	before := int64(0)
+	for _, s := range stages {
+		from := int(before * barWidth / total)
+		to := min(barWidth, max(from+1, int(s.At*barWidth/total)))
+		fmt.Fprintf(out, "%8.1f ms  %+8.1f  %-*s  %s\n", float64(s.At)/1000, float64(s.At-before)/1000,
+			barWidth, strings.Repeat(" ", min(from, barWidth-1))+strings.Repeat("█", max(1, to-from)), s.Name)
+		before = s.At
+	}
 }
