@@ -1,0 +1,167 @@
+//go:build cgo && linux
+
+package ctr
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/guest"
+	"krun.dev/krunpod/agent/reap"
+	"krun.dev/krunpod/agent/stdio"
+	"krun.dev/krunpod/agent/sysctl"
+	"krun.dev/krunpod/agent/task"
+)
+
+// stateRoot is where libcontainer keeps its state, on a tmpfs.
+const stateRoot = "/run/krunpod/state"
+
+// Engine is the task.Runtime of a guest.
+//
+// About the agent's binary, which libcontainer protects from containers (CVE-2019-5736): for each process it
+// starts, it mounts an overlay of the binary's directory and of the container's state directory, read-only and
+// detached, and executes from there. Nothing is copied and the page cache is shared, so the protection costs a
+// millisecond and no memory; it needs CONFIG_OVERLAY_FS in the guest's kernel, which libkrunfw has. Without it
+// libcontainer copies the binary into a memfd for each start: correct, but slow and large.
+type Engine struct {
+	reaper *reap.Reaper
+	pidns  PIDNamespace
+}
+
+// New makes an Engine that starts its processes through reaper.
+func New(reaper *reap.Reaper, pidns PIDNamespace, log *slog.Logger) *Engine {
+	deviceRules(log)
+	return &Engine{reaper: reaper, pidns: pidns}
+}
+
+// Create implements task.Runtime.
+func (e *Engine) Create(id string, spec *specs.Spec, io *stdio.Set) (_ task.Container, _ task.Process, err error) {
+	sysctls, err := adapt(id, spec, e.pidns)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := sysctl.Apply(sysctl.Root, sysctls); err != nil {
+		return nil, nil, err
+	}
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: spec})
+	if err != nil {
+		return nil, nil, err
+	}
+	lib, err := libcontainer.Create(stateRoot, id, config)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := e.start(lib, spec.Process, io, true)
+	if err != nil {
+		return nil, nil, errors.Join(err, lib.Destroy())
+	}
+	c := &container{engine: e, lib: lib, id: id, group: guest.ContainersGroup + "/" + id}
+	return c, p, nil
+}
+
+// container implements task.Container.
+type container struct {
+	engine *Engine
+	lib    *libcontainer.Container
+	id     string
+	group  string
+}
+
+func (c *container) Start() error { return c.lib.Exec() }
+
+func (c *container) Exec(spec *specs.Process, io *stdio.Set) (task.Process, error) {
+	adaptProcess(spec)
+	p, err := c.engine.start(c.lib, spec, io, false)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (c *container) Pids() ([]int, error) { return c.lib.Processes() }
+
+func (c *container) KillRest() error {
+	config := c.lib.Config()
+	if config.Namespaces.IsPrivate(configs.NEWPID) {
+		return nil // the kernel has killed them
+	}
+	err := c.lib.Signal(unix.SIGKILL)
+	if errors.Is(err, libcontainer.ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+func (c *container) Pause() error  { return c.lib.Pause() }
+func (c *container) Resume() error { return c.lib.Resume() }
+
+func (c *container) manager() (*cgroup2.Manager, error) { return cgroup2.Load(c.group) }
+
+func (c *container) Update(r *specs.LinuxResources) error {
+	adaptResources(r)
+	r.Devices = nil // set at creation; a second program would only narrow them
+	m, err := c.manager()
+	if err != nil {
+		return err
+	}
+	if err := m.Update(cgroup2.ToResources(r)); err != nil {
+		return fmt.Errorf("update resources of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+func (c *container) Stats() (*stats.Metrics, error) {
+	m, err := c.manager()
+	if err != nil {
+		return nil, err
+	}
+	return m.Stat()
+}
+
+func (c *container) OOMKills() (uint64, error) {
+	m, err := c.manager()
+	if err != nil {
+		return 0, err
+	}
+	s, err := m.StatFiltered(cgroup2.StatMemoryEvents)
+	if err != nil {
+		return 0, err
+	}
+	return s.GetMemoryEvents().GetOomKill(), nil
+}
+
+func (c *container) MemoryEvents(changed func()) error {
+	m, err := c.manager()
+	if err != nil {
+		return err
+	}
+	events, errs := m.EventChan()
+	go func() { // ends with the cgroup: EventChan sees it empty, or its file gone
+		for {
+			select {
+			case <-events:
+				changed()
+			case <-errs: // an error or, closed, the end
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+func (c *container) Destroy() error {
+	if err := c.lib.Destroy(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

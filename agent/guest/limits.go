@@ -1,0 +1,94 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/sysctl"
+)
+
+const (
+	// CgroupRoot is where the cgroup2 hierarchy of the guest is mounted.
+	CgroupRoot = "/sys/fs/cgroup"
+	// ContainersGroup is the cgroup below which each container has its own, so that the pod's sum can be read.
+	ContainersGroup = "/krunpod"
+	agentGroup      = "/agent"
+)
+
+// Cgroups moves the agent into a cgroup of its own and hands every controller to the containers' group.
+func Cgroups() error {
+	for _, g := range []string{agentGroup, ContainersGroup} {
+		if err := os.Mkdir(CgroupRoot+g, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if err := os.WriteFile(CgroupRoot+agentGroup+"/cgroup.procs", []byte("0"), 0); err != nil {
+		return err
+	}
+	list, err := os.ReadFile(CgroupRoot + "/cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	controllers := strings.Fields(string(list))
+	for _, g := range []string{"", ContainersGroup} {
+		file := filepath.Join(CgroupRoot, g, "cgroup.subtree_control")
+		if err := os.WriteFile(file, []byte(enableAll(controllers)), 0); err != nil {
+			return fmt.Errorf("enable %v: %w", controllers, err)
+		}
+	}
+	return nil
+}
+
+func enableAll(controllers []string) string {
+	var b strings.Builder
+	for _, c := range controllers {
+		b.WriteString("+" + c + " ")
+	}
+	return b.String()
+}
+
+// Limits raises what containers inherit from PID 1 to what they inherit from a containerd with its own unit file
+// (LimitNOFILE, LimitNPROC, LimitCORE), and sets the kernel parameters that the kubelet sets on a node, except that a
+// kernel in trouble stops at once: its end is the pod's end, which the host sees.
+func Limits() error {
+	const files = 1 << 20
+	limits := []struct {
+		what  int
+		value uint64
+	}{
+		{unix.RLIMIT_NOFILE, files}, {unix.RLIMIT_NPROC, unix.RLIM_INFINITY}, {unix.RLIMIT_CORE, unix.RLIM_INFINITY},
+	}
+	for _, l := range limits {
+		// Package syscall's: package unix's would leave the Go runtime with the old value to restore in children.
+		if err := syscall.Setrlimit(l.what, &syscall.Rlimit{Cur: l.value, Max: l.value}); err != nil {
+			return fmt.Errorf("set resource limit %d: %w", l.what, err)
+		}
+	}
+	return sysctl.Apply(sysctl.Root, map[string]string{
+		"kernel.panic":         "-1",
+		"kernel.panic_on_oops": "1",
+		"vm.overcommit_memory": "1",
+	})
+}
+
+// clockTolerance is how far the guest's clock may be off before it is set: less is the cost of the way here.
+const clockTolerance = 500 * time.Millisecond
+
+// SetClock sets the wall clock to now, the host's, unless it is right already.
+func SetClock(now time.Time) error {
+	if d := time.Since(now); d < clockTolerance && d > -clockTolerance {
+		return nil
+	}
+	t := unix.NsecToTimespec(now.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &t); err != nil {
+		return fmt.Errorf("set clock: %w", err)
+	}
+	return nil
+}

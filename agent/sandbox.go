@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/agent/guest"
+	"krun.dev/krunpod/agent/netconf"
+	"krun.dev/krunpod/agent/podfile"
+	"krun.dev/krunpod/agent/sysctl"
+)
+
+// sandbox implements the Agent API.
+type sandbox struct {
+	stages *guest.Stages
+	pidns  *pidNamespaces
+	events *events
+	off    chan struct{} // closed when the host has asked for the end
+
+	mu         sync.Mutex
+	configured bool
+	offOnce    sync.Once
+}
+
+func newSandbox(cfg Config) *sandbox {
+	return &sandbox{stages: cfg.Stages, events: newEvents(), off: make(chan struct{})}
+}
+
+// ConfigureSandbox implements the Agent API. Calling it a second time is refused.
+func (s *sandbox) ConfigureSandbox(_ context.Context, r *api.ConfigureSandboxRequest) (*api.ConfigureSandboxResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.configured {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("sandbox is configured already: %w", errdefs.ErrFailedPrecondition))
+	}
+	s.stages.Mark("configure")
+	if err := s.configure(r); err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("configure sandbox: %w", err))
+	}
+	s.configured = true
+	s.stages.Mark("configured")
+	return &api.ConfigureSandboxResponse{Boot: s.stages.List(), KernelRelease: kernelRelease()}, nil
+}
+
+func (s *sandbox) configure(r *api.ConfigureSandboxRequest) error {
+	if ns := r.GetUnixNanoseconds(); ns > 0 {
+		if err := guest.SetClock(time.Unix(0, ns)); err != nil {
+			return err
+		}
+	}
+	if err := setHostname(r.GetHostname()); err != nil {
+		return err
+	}
+	// Interfaces before parameters: net.ipv4.conf.eth0.… needs eth0 to be there.
+	if err := netconf.Configure(r.GetInterfaces()); err != nil {
+		return err
+	}
+	if err := sysctl.Apply(sysctl.Root, r.GetSysctls()); err != nil {
+		return err
+	}
+	if err := writePodFiles(r); err != nil {
+		return err
+	}
+	if err := guest.MountShm(r.GetShmBytes()); err != nil {
+		return err
+	}
+	if r.GetSharePidNamespace() {
+		return s.pidns.share()
+	}
+	return nil
+}
+
+func setHostname(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("set hostname %q: %w", name, err)
+	}
+	return nil
+}
+
+// writePodFiles writes what PodFiles names, except for the directory /dev/shm.
+func writePodFiles(r *api.ConfigureSandboxRequest) error {
+	resolv, err := podfile.ResolvConf(r.GetDns())
+	if err != nil {
+		return err
+	}
+	hosts, err := podfile.Hosts(r.GetHostname(), addresses(r.GetInterfaces()), r.GetHosts())
+	if err != nil {
+		return err
+	}
+	hostname := ""
+	if r.GetHostname() != "" {
+		if hostname, err = podfile.Hostname(r.GetHostname()); err != nil {
+			return err
+		}
+	}
+	for path, text := range map[string]string{"/etc/hostname": hostname, "/etc/hosts": hosts, "/etc/resolv.conf": resolv} {
+		if err := os.WriteFile(api.PodFiles[path], []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addresses are those of the first interface that has any, as the kubelet takes the pod's IPs from eth0.
+func addresses(ifaces []*api.Interface) []netip.Addr {
+	var ips []netip.Addr
+	for _, i := range ifaces {
+		for _, cidr := range i.GetAddresses() {
+			if p, err := netip.ParsePrefix(cidr); err == nil && p.Addr().IsGlobalUnicast() {
+				ips = append(ips, p.Addr())
+			}
+		}
+		if len(ips) > 0 {
+			break
+		}
+	}
+	return ips
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// UpdateNetwork implements the Agent API.
+func (s *sandbox) UpdateNetwork(_ context.Context, r *api.UpdateNetworkRequest) (*api.UpdateNetworkResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := netconf.Update(r.GetInterfaces()); err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("update network: %w", err))
+	}
+	return &api.UpdateNetworkResponse{}, nil
+}
+
+// SandboxStats implements the Agent API: processor time and I/O of the whole guest, memory of all containers (the
+// root cgroup has no memory.current; what the guest takes beyond them shows on the host).
+func (s *sandbox) SandboxStats(context.Context, *api.SandboxStatsRequest) (*api.SandboxStatsResponse, error) {
+	resp, err := sandboxStats()
+	if err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("sandbox stats: %w", err))
+	}
+	return resp, nil
+}
+
+func sandboxStats() (*api.SandboxStatsResponse, error) {
+	pod, err := cgroup2.Load(guest.ContainersGroup)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := pod.Stat()
+	if err != nil {
+		return nil, err
+	}
+	root, err := cgroup2.Load("/")
+	if err != nil {
+		return nil, err
+	}
+	whole, err := root.StatFiltered(cgroup2.StatCPU | cgroup2.StatIO)
+	if err != nil {
+		return nil, err
+	}
+	metrics.CPU, metrics.Io = whole.CPU, whole.Io
+	any, err := typeurl.MarshalAnyToProto(metrics)
+	return &api.SandboxStatsResponse{Metrics: any}, err
+}
+
+// Events implements the Agent API.
+func (s *sandbox) Events(ctx context.Context, _ *api.EventsRequest, to api.Agent_EventsServer) error {
+	return s.events.send(ctx, to.Send)
+}
+
+// Shutdown implements the Agent API. When it answers, every process is gone and file systems are written back.
+func (s *sandbox) Shutdown(context.Context, *api.ShutdownRequest) (*api.ShutdownResponse, error) {
+	guest.KillAll()
+	s.offOnce.Do(func() { close(s.off) })
+	return &api.ShutdownResponse{}, nil
+}
