@@ -1,6 +1,9 @@
 package netbridge
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrNetNS reports that a path does not lead to a network namespace that may be joined.
@@ -10,3 +13,6 @@ var (
 	// ErrBusy reports that a running microVM already holds the interfaces of the namespace.
 	ErrBusy = errors.New("network namespace is in use by a running microVM")
 )
+
+// errRefused is the ErrNetNS of a path that never can have been joined.
+var errRefused = fmt.Errorf("%w", ErrNetNS)

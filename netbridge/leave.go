@@ -12,7 +12,7 @@ import (
 
 // Leave removes the taps, qdiscs and filters that Join made in the network namespace at nsPath, and leaves the
 // interfaces as CNI had made them. It may be called again: a namespace, interface or tap that has vanished is not an
-// error. With b nil it removes every tap of Join that it finds, for the case that no state was kept.
+// error, and neither is a path that Join refuses. With b nil it removes every tap of Join that it finds, for the case that no state was kept.
 //
 // The microVM must have ended, or loses its network.
 func Leave(ctx context.Context, nsPath string, b *Bridge) error {
@@ -20,8 +20,8 @@ func Leave(ctx context.Context, nsPath string, b *Bridge) error {
 		return err
 	}
 	ns, err := openNamespace(nsPath)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errRefused) {
+		return nil // nothing is there, or Join had refused it
 	}
 	if err != nil {
 		return err

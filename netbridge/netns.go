@@ -45,7 +45,7 @@ func (n *namespace) inspect(path string) error {
 	}
 	if sfs.Type != nsfsMagic {
 		return fmt.Errorf("%q: %w: it is a plain file with no namespace mounted on it (%w): run CNI ADD again",
-			path, ErrNetNS, fs.ErrNotExist)
+			path, errRefused, fs.ErrNotExist)
 	}
 	kind, err := unix.IoctlRetInt(int(n.handle), unix.NS_GET_NSTYPE)
 	if err != nil {
@@ -53,7 +53,7 @@ func (n *namespace) inspect(path string) error {
 	}
 	if kind != unix.CLONE_NEWNET {
 		return fmt.Errorf("%q: %w: it is a namespace of another type (%#x): give the path of the pod's network namespace",
-			path, ErrNetNS, kind)
+			path, errRefused, kind)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(n.handle), &st); err != nil {
@@ -63,7 +63,7 @@ func (n *namespace) inspect(path string) error {
 		var o unix.Stat_t
 		if unix.Stat(own, &o) == nil && o.Dev == st.Dev && o.Ino == st.Ino {
 			return fmt.Errorf("%q: %w: it is the node's own (hostNetwork), which a microVM cannot take over: "+
-				"run this pod with another runtime class", path, ErrNetNS)
+				"run this pod with another runtime class", path, errRefused)
 		}
 	}
 	n.inode = st.Ino
