@@ -66,13 +66,15 @@ func systemMaxFiles() uint64 {
 // nrOpenDefault is the kernel's (fs/file.c, sysctl_nr_open).
 const nrOpenDefault = 1 << 20
 
-// setMemoryPolicy applies to guest memory, which libkrun maps later.
+// setMemoryPolicy applies to guest memory, which libkrun maps later. package krun has disabled huge pages for all of the
+// process at its start.
 func setMemoryPolicy(c *krun.Config) error {
+	disable := uintptr(1)
 	if c.HugePages {
-		return nil
+		disable = 0
 	}
-	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("jail: disable transparent huge pages (PR_SET_THP_DISABLE): %w", err)
+	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, disable, 0, 0, 0); err != nil {
+		return fmt.Errorf("jail: transparent huge pages (PR_SET_THP_DISABLE): %w", err)
 	}
 	return nil
 }

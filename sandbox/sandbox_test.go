@@ -1,0 +1,234 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounts need root")
+	}
+}
+
+func testShare(t *testing.T) share {
+	t.Helper()
+	needRoot(t)
+	s, err := newShare(dir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestShareShowsFilesAndDirectoriesWithTheirAttributes(t *testing.T) {
+	s := testShare(t)
+	src := t.TempDir()
+	if err := os.WriteFile(src+"/f", []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, a := range map[string]Attach{
+		"c/rootfs":   {Source: src, Recursive: true},
+		"c/mounts/0": {Source: src + "/f", ReadOnly: true},
+		"c/mounts/1": {Source: src, ReadOnly: true},
+	} {
+		if err := s.attach(name, a); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Statfs_t
+		if err := unix.Statfs(filepath.Join(s.root, name), &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Flags&unix.ST_NODEV == 0 || st.Flags&unix.ST_NOSUID == 0 || (st.Flags&unix.ST_RDONLY != 0) != a.ReadOnly {
+			t.Errorf("%s has flags %x", name, st.Flags)
+		}
+	}
+	if err := os.WriteFile(s.root+"/c/rootfs/g", nil, 0o644); err != nil {
+		t.Errorf("a writable mount: %v", err)
+	}
+	if err := os.WriteFile(s.root+"/c/mounts/0", nil, 0o644); !errors.Is(err, unix.EROFS) {
+		t.Errorf("a read-only file: %v", err)
+	}
+	if err := os.Mkdir(s.root+"/c/evil", 0o755); !errors.Is(err, unix.EROFS) {
+		t.Errorf("the share's own directory: %v", err)
+	}
+	for range 2 {
+		if err := s.detach("c"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := os.ReadDir(s.root); err != nil || len(left) != 0 {
+		t.Errorf("after detach the share holds %v, %v", left, err)
+	}
+	if _, err := os.Stat(src + "/f"); err != nil {
+		t.Errorf("detach touched the source: %v", err)
+	}
+}
+
+func TestShareNeverFollowsALink(t *testing.T) {
+	s := testShare(t)
+	outside := t.TempDir()
+	if err := os.Symlink(outside, s.skeleton+"/c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(outside+"/rootfs", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.attach("c/rootfs", Attach{Source: t.TempDir()}); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("attach through a symbolic link: %v", err)
+	}
+}
+
+func TestRemoveIsIdempotentAndNeedsOnlyTheDisk(t *testing.T) {
+	needRoot(t)
+	d := filepath.Join(t.TempDir(), "ns", "id")
+	if err := os.MkdirAll(d, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newShare(dir(d)); err != nil {
+		t.Fatal(err)
+	}
+	st := State{ID: "id", Namespace: "ns", Runner: &Process{PID: 1, Start: 1}} // not init's start time: never killed
+	if err := st.save(dir(d)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Remove(context.Background(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is left: %v", err)
+	}
+}
+
+func TestExpandSlice(t *testing.T) {
+	for slice, want := range map[string]string{
+		"kubepods.slice":                 "/kubepods.slice",
+		"kubepods-besteffort-podx.slice": "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podx.slice",
+		"-.slice":                        "/",
+	} {
+		if got := expandSlice(slice); got != want {
+			t.Errorf("%s is at %s, want %s", slice, got, want)
+		}
+	}
+}
+
+func TestCgroupParentCannotLeaveTheHierarchy(t *testing.T) {
+	path, err := cgroupPath(Cgroup{Parent: "../../etc"}, "id")
+	if err == nil && !strings.HasPrefix(path, "/etc/krun-id") {
+		t.Errorf("path %s", path)
+	}
+}
+
+func TestIDsThatAreNoFileNamesAreRefused(t *testing.T) {
+	for _, id := range []string{"", "..", "a/b", "-a", strings.Repeat("a", 77)} {
+		if ValidateID("id", id) == nil {
+			t.Errorf("%q was accepted", id)
+		}
+	}
+}
+
+func dialStream(t *testing.T, addr net.Addr, id uint32) net.Conn {
+	t.Helper()
+	c, err := net.Dial(addr.Network(), addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := binary.Write(c, binary.BigEndian, id); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestStreamsOfTheGuest(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveStreams(l)
+	defer s.close()
+	p, err := s.expect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	stranger := dialStream(t, l.Addr(), p.ID+1)
+	dialStream(t, l.Addr(), p.ID)
+	st, err := p.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if _, err := stranger.Read(make([]byte, 1)); err == nil {
+		t.Error("a stream that nobody expects was kept")
+	}
+	again := dialStream(t, l.Addr(), p.ID)
+	if _, err := again.Read(make([]byte, 1)); err == nil {
+		t.Error("a stream was opened twice")
+	}
+	pending, err := s.expect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.close()
+	if _, err := pending.Wait(ctx); err == nil {
+		t.Error("a stream was handed out after the end")
+	}
+}
+
+func TestConsoleIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "console.log")
+	c, err := newConsole(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.close() // no rate: the test is of the size
+	for range 5 * consoleSize / 1024 {
+		if _, err := c.Write(bytes.Repeat([]byte("x"), 1024)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []string{path, path + ".1"} {
+		if st, err := os.Stat(p); err != nil || st.Size() > consoleSize {
+			t.Errorf("%s: %v, %v", p, st, err)
+		}
+	}
+	if len(c.last.String()) > tailSize {
+		t.Errorf("the tail has %d bytes", len(c.last.String()))
+	}
+}
+
+func TestProcessIsKnownByItsStartTime(t *testing.T) {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !(Process{os.Getpid(), start}).Alive() || (Process{os.Getpid(), start + 1}).Alive() {
+		t.Error("a process is not told from another with its id")
+	}
+}
+
+func TestTextOfTheGuestIsMadePrintable(t *testing.T) {
+	if got := clip("a\x1b[31m\nb\u202e", 6); got != "a?[31m" {
+		t.Errorf("%q", got)
+	}
+}

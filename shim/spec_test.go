@@ -1,0 +1,137 @@
+package shim
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/cri"
+)
+
+const sandboxPID = 77
+
+func containerSpec() *specs.Spec {
+	return &specs.Spec{
+		Root:     &specs.Root{Path: "rootfs"},
+		Process:  &specs.Process{ApparmorProfile: "cri-containerd.apparmor.d", SelinuxLabel: "x"},
+		Hostname: "h",
+		Linux: &specs.Linux{
+			Sysctl:      map[string]string{"net.core.somaxconn": "1"},
+			CgroupsPath: "/kubepods/x/y",
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.MountNamespace},
+				{Type: specs.NetworkNamespace, Path: "/proc/77/ns/net"},
+				{Type: specs.IPCNamespace, Path: "/proc/77/ns/ipc"},
+				{Type: specs.UTSNamespace, Path: "/proc/77/ns/uts"},
+				{Type: specs.PIDNamespace},
+			},
+		},
+	}
+}
+
+func translate(t *testing.T, spec *specs.Spec) (*translation, error) {
+	t.Helper()
+	p := newPIDs()
+	p.add("other")
+	tr := &translation{id: "c1", role: cri.RoleContainer, spec: spec, container: p.container, sandboxPID: sandboxPID}
+	return tr, tr.apply()
+}
+
+func TestTranslatedSpecNamesNothingOfTheHost(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := containerSpec()
+	spec.Mounts = []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc"},
+		{Destination: "/dev/shm", Type: "bind", Source: "/run/host/shm", Options: []string{"rbind"}},
+		{Destination: "/f", Type: "bind", Source: file, Options: []string{"rbind", "ro"}},
+		{Destination: "/d", Source: dir, Options: []string{"bind", "rslave"}},
+	}
+	tr, err := translate(t, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec.Root.Path != "/run/krunpod/share/c1/rootfs" || spec.Linux.CgroupsPath != "/c1" || spec.Hostname != "" ||
+		spec.Linux.Sysctl != nil || spec.Process.ApparmorProfile != "" || spec.Process.SelinuxLabel != "" {
+		t.Errorf("spec is %+v, linux %+v", spec, spec.Linux)
+	}
+	for _, n := range spec.Linux.Namespaces {
+		if n.Path != "" || n.Type == specs.NetworkNamespace || n.Type == specs.IPCNamespace || n.Type == specs.UTSNamespace {
+			t.Errorf("namespace %+v is left", n)
+		}
+	}
+	if len(tr.attachments) != 2 {
+		t.Fatalf("attachments are %+v", tr.attachments)
+	}
+	f, d := tr.attachments[0], tr.attachments[1]
+	if f.Source != file || !f.ReadOnly || !f.Recursive || f.Follow || f.name != "c1/mounts/2" {
+		t.Errorf("the file is attached as %+v", f)
+	}
+	if d.Source != dir || d.ReadOnly || d.Recursive || !d.Follow {
+		t.Errorf("the directory is attached as %+v", d)
+	}
+	sources := map[string]string{}
+	for _, m := range spec.Mounts {
+		sources[m.Destination] = m.Source
+	}
+	if sources["/f"] != "/run/krunpod/share/c1/mounts/2" || sources["/dev/shm"] != api.PodFiles["/dev/shm"] ||
+		sources["/etc/hosts"] != api.PodFiles["/etc/hosts"] {
+		t.Errorf("mount sources are %v", sources)
+	}
+}
+
+func TestPIDNamespacesOfThePod(t *testing.T) {
+	for path, want := range map[string]string{
+		"/proc/77/ns/pid":      api.SharedPIDNamespace,
+		"/proc/4194305/ns/pid": api.ContainerPIDNamespace("other"),
+	} {
+		spec := containerSpec()
+		spec.Linux.Namespaces[4].Path = path
+		if _, err := translate(t, spec); err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		i := slices.IndexFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+		if got := spec.Linux.Namespaces[i].Path; got != want {
+			t.Errorf("%s became %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestWhatAMicroVMCannotHaveIsRefusedByName(t *testing.T) {
+	for want, change := range map[string]func(*specs.Spec){
+		"PID namespace /proc/1/ns/pid": func(s *specs.Spec) { s.Linux.Namespaces[4].Path = "/proc/1/ns/pid" },
+		"OCI hooks":                    func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x"}}} },
+		"/dev/sda":                     func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/sda"}} },
+		"Bidirectional": func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/tmp", Options: []string{"rbind", "rshared"}}}
+		},
+		"device of the host": func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/dev/null", Options: []string{"bind"}}}
+		},
+		"no such file": func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/no/such/file", Options: []string{"bind"}}}
+		},
+	} {
+		spec := containerSpec()
+		change(spec)
+		if _, err := translate(t, spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+}
+
+func TestProcessIDsAreNoneOfTheHost(t *testing.T) {
+	p := newPIDs()
+	if pid := p.add("a"); pid <= 4<<20 {
+		t.Errorf("process id %d can be one of the host's", pid)
+	}
+}
