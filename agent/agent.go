@@ -100,7 +100,7 @@ func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reape
 	sandbox := newSandbox(cfg)
 	names := &pidNamespaces{reaper: reaper, of: map[string]*pidns.Namespace{}}
 	tasks := task.New(cfg.Runtime(reaper, names.path, cfg.Log), dialStream, sandbox.events.oom, cfg.Log)
-	names.initPID, sandbox.pidns = tasks.InitPID, names
+	names.initPID = tasks.InitPID
 
 	server, err := ttrpc.NewServer()
 	if err != nil {

@@ -19,19 +19,16 @@ type pidNamespaces struct {
 	of map[string]*pidns.Namespace
 }
 
-// share makes the shared namespace.
-func (n *pidNamespaces) share() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.of[""] != nil {
-		return nil
+// shared makes the shared namespace when the first container asks for it: most pods have none.
+func (n *pidNamespaces) shared() (string, error) {
+	if n.of[""] == nil {
+		ns, err := pidns.New(n.reaper)
+		if err != nil {
+			return "", err
+		}
+		n.of[""] = ns
 	}
-	ns, err := pidns.New(n.reaper)
-	if err != nil {
-		return err
-	}
-	n.of[""] = ns
-	return nil
+	return n.of[""].Path(), nil
 }
 
 // path is good until the next call with the same id.
@@ -39,10 +36,7 @@ func (n *pidNamespaces) path(id string) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if id == "" {
-		if n.of[id] == nil {
-			return "", fmt.Errorf("the pod's PID namespace is not shared: %w", errdefs.ErrFailedPrecondition)
-		}
-		return n.of[id].Path(), nil
+		return n.shared()
 	}
 	pid, err := n.initPID(id)
 	if err != nil {

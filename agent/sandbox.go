@@ -24,7 +24,6 @@ import (
 // sandbox implements the Agent API.
 type sandbox struct {
 	stages *guest.Stages
-	pidns  *pidNamespaces
 	events *events
 	off    chan struct{} // closed when the host has asked for the end
 
@@ -72,13 +71,7 @@ func (s *sandbox) configure(r *api.ConfigureSandboxRequest) error {
 	if err := writePodFiles(r); err != nil {
 		return err
 	}
-	if err := guest.MountShm(r.GetShmBytes()); err != nil {
-		return err
-	}
-	if r.GetSharePidNamespace() {
-		return s.pidns.share()
-	}
-	return nil
+	return guest.MountShm(r.GetShmBytes())
 }
 
 func setHostname(name string) error {

@@ -37,8 +37,6 @@ type ConfigureSandboxRequest struct {
 	// Kernel parameters in sysctl(8) notation, for example net.ipv4.ip_forward.
 	Sysctls    map[string]string `protobuf:"bytes,4,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Interfaces []*Interface      `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
-	// All containers share one PID namespace, made by the agent.
-	SharePidNamespace bool `protobuf:"varint,6,opt,name=share_pid_namespace,json=sharePidNamespace,proto3" json:"share_pid_namespace,omitempty"`
 	// Size limit of the pod's /dev/shm in bytes; 0 means the kernel's 64 MiB default of container runtimes.
 	ShmBytes uint64 `protobuf:"varint,7,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`
 	// Wall clock of the host in nanoseconds since the epoch, for a guest without a clock source; 0 leaves the clock.
@@ -110,13 +108,6 @@ func (x *ConfigureSandboxRequest) GetInterfaces() []*Interface {
 		return x.Interfaces
 	}
 	return nil
-}
-
-func (x *ConfigureSandboxRequest) GetSharePidNamespace() bool {
-	if x != nil {
-		return x.SharePidNamespace
-	}
-	return false
 }
 
 func (x *ConfigureSandboxRequest) GetShmBytes() uint64 {
@@ -1054,7 +1045,7 @@ var File_agent_api_agent_proto protoreflect.FileDescriptor
 
 const file_agent_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15agent/api/agent.proto\x12\x10krunpod.agent.v1\x1a\x19google/protobuf/any.proto\"\xd4\x03\n" +
+	"\x15agent/api/agent.proto\x12\x10krunpod.agent.v1\x1a\x19google/protobuf/any.proto\"\xaa\x03\n" +
 	"\x17ConfigureSandboxRequest\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12'\n" +
 	"\x03dns\x18\x02 \x01(\v2\x15.krunpod.agent.v1.DNSR\x03dns\x121\n" +
@@ -1062,13 +1053,12 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\asysctls\x18\x04 \x03(\v26.krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntryR\asysctls\x12;\n" +
 	"\n" +
 	"interfaces\x18\x05 \x03(\v2\x1b.krunpod.agent.v1.InterfaceR\n" +
-	"interfaces\x12.\n" +
-	"\x13share_pid_namespace\x18\x06 \x01(\bR\x11sharePidNamespace\x12\x1b\n" +
+	"interfaces\x12\x1b\n" +
 	"\tshm_bytes\x18\a \x01(\x04R\bshmBytes\x12)\n" +
 	"\x10unix_nanoseconds\x18\b \x01(\x03R\x0funixNanoseconds\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x06\x10\a\"r\n" +
 	"\x18ConfigureSandboxResponse\x12/\n" +
 	"\x04boot\x18\x01 \x03(\v2\x1b.krunpod.agent.v1.BootStageR\x04boot\x12%\n" +
 	"\x0ekernel_release\x18\x02 \x01(\tR\rkernelRelease\"C\n" +

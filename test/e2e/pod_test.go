@@ -154,7 +154,7 @@ func TestReadOnlyVolumeHoldsAgainstRootInTheGuest(t *testing.T) {
 	p := n.pod()
 	config := testpod.ContainerConfig("root", "exec sleep 1000")
 	config.Mounts = []*runtime.Mount{{HostPath: dir, ContainerPath: "/ro", Readonly: true}}
-	config.Linux.SecurityContext = &runtime.LinuxContainerSecurityContext{Privileged: true}
+	config.Linux.SecurityContext.Privileged = true
 	k := n.container(p, config)
 	script := "mount -o remount,rw,bind /ro 2>&1; mount -o remount,rw /ro 2>&1; echo lost > /ro/f; echo new > /ro/g; rm /ro/f; touch /ro/f; true"
 	n.exec(k, script)

@@ -125,7 +125,9 @@ func ContainerConfig(name, script string) *runtime.ContainerConfig {
 		Image:    &runtime.ImageSpec{Image: DefaultImage},
 		Command:  []string{"/bin/sh", "-c", script},
 		LogPath:  name + ".log",
-		Linux:    &runtime.LinuxContainerConfig{},
+		Linux: &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
+			NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_CONTAINER},
+		}},
 	}
 }
 
