@@ -20,16 +20,16 @@ die() {
 }
 
 # stage NAME COMMAND...: runs the command, says what begins, and how long it took. Its output goes to a log that is
-# shown only on failure, or straight through with V=1.
+# shown only on failure, or straight through with V=1. The command runs as a job, since bash ignores errexit in all that
+# a || or an if surrounds.
 stage() {
-	local name=$1 log begin=$SECONDS rc=0
+	local name=$1 log=/dev/stderr begin=$SECONDS rc=0
 	shift
 	say "$name ..."
-	if [[ -n ${V:-} ]]; then
-		"$@" || rc=$?
-	else
-		log=$(mktemp)
-		"$@" >"$log" 2>&1 || rc=$?
+	[[ -n ${V:-} ]] || log=$(mktemp)
+	(set -e && "$@") >>"$log" 2>&1 &
+	wait $! || rc=$?
+	if [[ -z ${V:-} ]]; then
 		if ((rc)); then tail -n 60 "$log" >&2; fi
 		rm -f "$log"
 	fi
