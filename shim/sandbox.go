@@ -143,9 +143,13 @@ func (s *service) ShutdownSandbox(ctx context.Context, r *sandboxAPI.ShutdownSan
 	if err := s.deletePod(ctx); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	s.shutdown.Shutdown()
+	// The answer has to leave before the server does: containerd takes a connection that ends first for an error.
+	context.AfterFunc(ctx, func() { time.AfterFunc(answerGrace, s.shutdown.Shutdown) })
 	return &sandboxAPI.ShutdownSandboxResponse{}, nil
 }
+
+// answerGrace is how long the shim outlives the last request, whose context ends when its answer is queued.
+const answerGrace = 200 * time.Millisecond
 
 // SandboxMetrics reports the whole guest's cgroup.
 func (s *service) SandboxMetrics(ctx context.Context, r *sandboxAPI.SandboxMetricsRequest) (*sandboxAPI.SandboxMetricsResponse, error) {
