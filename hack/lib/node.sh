@@ -25,7 +25,8 @@ in_netns() { ip netns exec "$NETNS" "$@"; }
 net_up() {
 	exec {net_lock}>"$CACHE/.lock-netns"
 	flock "$net_lock"
-	if ! ip netns list | grep -q "^$NETNS\\b"; then
+	if ! ip netns exec "$NETNS" true 2>/dev/null; then
+		ip netns del "$NETNS" 2>/dev/null || true
 		ip netns add "$NETNS"
 		ip -n "$NETNS" link set lo up
 		in_netns sysctl -q -w net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
@@ -186,6 +187,7 @@ open_master() {
 # node_exec ARG...: runs one command with exactly these arguments; tty when both ends are one.
 node_exec() {
 	local tty=-T quoted
+
 	if [[ -t 0 && -t 1 ]]; then tty=-t; fi
 	open_master || die "node $NODE does not answer ($(node_state)): see hack/node -n $NODE console; hack/node -n $NODE up"
 	printf -v quoted '%q ' "$@"

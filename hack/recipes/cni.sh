@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # bin/: the CNI plugins that the node's networks use, static.
-versions=(CNI_PLUGINS_VERSION)
+versions() { echo CNI_PLUGINS_VERSION; }
 
 build() {
 	local version

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # bin/: containerd, ctr and containerd-shim-runc-v2, static.
-versions=(CONTAINERD_VERSION)
+versions() { echo CONTAINERD_VERSION; }
 
 build() {
 	local version package=github.com/containerd/containerd/v2

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # bin/: crictl and critest, static.
-versions=(CRI_TOOLS_VERSION)
+versions() { echo CRI_TOOLS_VERSION; }
 
 build() {
 	local version

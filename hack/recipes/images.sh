@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The OCI images of the tests' pods as one archive: images.tar (test/images says what is in them).
-versions=(DEBIAN_SUITE)
+versions() { echo DEBIAN_SUITE; }
 
 inputs() { find "$REPO/test/images" -name '*.go' ! -name '*_test.go' -print0 | sort -z | xargs -0 cat; }
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # lib/libkrunlib.a: libkrun, from the crate that krun/libkrun pins. Cargo's own work is kept in the cache directory, so a
 # change of one crate does not compile the others again.
-versions=()
+versions() { :; }
 
 inputs() {
 	rustc --version

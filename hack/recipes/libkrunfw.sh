@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # libkrunfw.so.5, the guest kernel as a library: lib/libkrunfw.so.5.
-versions=(LIBKRUNFW_)
+versions() { echo LIBKRUNFW_; }
 
 build() {
 	local dir=$1 version so

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The node's disk: noderoot with our init, ssh keys and settings, as one sparse ext4 file (no loop device, no mount).
-versions=()
+versions() { :; }
 
 inputs() {
 	"$REPO/hack/cached" --key noderoot

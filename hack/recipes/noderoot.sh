@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The node's root file system as a tree (debootstrap minbase and what tests need), before our own files go in.
-versions=(DEBIAN_SUITE)
+versions() { echo DEBIAN_SUITE; }
 
 # One list: a shell's tools, what containerd, runc and the CNI plugins call, and what tests and a debugging human use.
 NODE_PACKAGES=(linux-image-cloud-amd64 zstd kmod procps psmisc util-linux openssh-server ca-certificates

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the node has in /usr/local (bin/ and libexec/cni/), as a read-only ext4 file. Apart from the root file system, so
 # that a new containerd does not build a new root.
-versions=()
+versions() { :; }
 
 inputs() {
 	local tool

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # QEMU for the node, with every library it needs except the C library, unpacked; bin/qemu runs it from there.
-versions=(QEMU_ DEBIAN_SUITE)
+versions() { echo QEMU_ DEBIAN_SUITE; }
 
 build() {
 	local dir=$1 version

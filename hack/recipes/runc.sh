@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # bin/runc, static, with seccomp.
-versions=(RUNC_VERSION)
+versions() { echo RUNC_VERSION; }
 
 build() {
 	local version

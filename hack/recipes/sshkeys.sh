@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The node's ssh host key and the key that root@node accepts. Made here, never leave the cache, no passphrase.
-versions=()
+versions() { :; }
 
 build() {
 	ssh-keygen -q -t ed25519 -N '' -C krunpod-node -f "$1/host"

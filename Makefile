@@ -1,0 +1,47 @@
+# Every target is one call of a script under hack/; each of those has --help.
+.DEFAULT_GOAL := help
+.PHONY: help deps build libkrun node install-node demo test unit lint e2e bench conformance clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+deps: ## Debian packages, and the cached parts of the node
+	hack/deps
+
+build: ## out/dist: shim, runner, agent, krunctl, libkrunfw
+	hack/build
+
+libkrun: ## out/lib/libkrunlib.a, from the system or the pinned crate
+	hack/libkrun
+
+node: ## boots the test node (NODE=2: the second)
+	hack/node up
+
+install-node: build ## builds, and installs it with containerd on the node
+	hack/prepare-node
+
+demo: ## shows a pod in a microVM on the node, and checks what it shows
+	hack/on-node demo
+
+test: ## lint, fast tests, end-to-end tests
+	@hack/test
+
+unit: ## lint and the fast tests
+	@hack/unit
+
+lint: ## gofmt, vet, staticcheck, shellcheck
+	@hack/lint
+
+e2e: ## the end-to-end tests on two nodes (hack/e2e -run REGEXP: some)
+	@hack/e2e
+
+bench: ## start times and memory against runc
+	hack/on-node bench
+
+conformance: ## critest against the krun runtime
+	hack/conformance
+
+clean: ## removes out/ and ends the nodes; the cache stays
+	-hack/node -n 1 down
+	-hack/node -n 2 down
+	rm -rf out
