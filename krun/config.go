@@ -23,7 +23,7 @@ type Config struct {
 	// HugePages leaves guest memory to the host's setting of transparent huge pages. Off by default: with them an idle
 	// VM holds several MiB more, and gives less back.
 	HugePages bool `json:"hugePages,omitempty"`
-	// Kernel replaces the kernel of libkrunfw; nil uses that one.
+	// Kernel replaces the kernel of libkrunfw or adds to its parameters; nil uses that one as it is.
 	Kernel *Kernel `json:"kernel,omitempty"`
 	// Agent is the static binary that becomes PID 1 of the guest.
 	Agent string `json:"agent"`
@@ -39,14 +39,20 @@ type Config struct {
 	LogLevel uint32 `json:"logLevel"`
 	// Jail says how the runner confines itself before the VM starts.
 	Jail Jail `json:"jail"`
+	// Root is a directory that holds the agent as InitName and nothing else. The jail makes it; it is empty where the
+	// jail's mounts are switched off.
+	Root string `json:"-"`
 }
 
-// Kernel is an external kernel (krun_set_kernel).
+// InitName is the name of the guest's PID 1 in its root directory (init= on libkrun's kernel command line).
+const InitName = "init.krun"
+
+// Kernel is an external kernel (krun_set_kernel), or with an empty Path the one of libkrunfw with a Cmdline.
 type Kernel struct {
-	Path string `json:"path"`
+	Path string `json:"path,omitempty"`
 	// Format is one of elf, image-bz2, image-gz, image-zstd (x86) or raw, pe-gz (arm64). libkrun's raw on x86 loads at
 	// 2 GiB from a read-only mapping and is refused.
-	Format string `json:"format"`
+	Format string `json:"format,omitempty"`
 	Initrd string `json:"initrd,omitempty"`
 	// Cmdline is appended to what libkrun needs on the kernel command line.
 	Cmdline string `json:"cmdline,omitempty"`
@@ -183,16 +189,30 @@ func (c *Config) validateMachine() error {
 	if c.LogLevel > maxLogLevel {
 		return bad("logLevel", "%d is not between 0 and %d", c.LogLevel, maxLogLevel)
 	}
-	if k := c.Kernel; k != nil {
-		if _, ok := kernelFormats[k.Format]; !ok {
-			return bad("kernel.format", "libkrun has no format %q on %s", k.Format, runtime.GOARCH)
+	return c.Kernel.validate()
+}
+
+func (k *Kernel) validate() error {
+	if k == nil {
+		return nil
+	}
+	if !plain(k.Cmdline) {
+		return bad("kernel.cmdline", "%q holds something other than printable ASCII", k.Cmdline)
+	}
+	if !k.external() {
+		if k.Format != "" || k.Initrd != "" {
+			return bad("kernel.path", "missing, though there is a format or an initrd")
 		}
-		if !plain(k.Cmdline) {
-			return bad("kernel.cmdline", "%q holds something other than printable ASCII", k.Cmdline)
-		}
+		return nil
+	}
+	if _, ok := kernelFormats[k.Format]; !ok {
+		return bad("kernel.format", "libkrun has no format %q on %s", k.Format, runtime.GOARCH)
 	}
 	return nil
 }
+
+// external reports whether the kernel is not that of libkrunfw.
+func (k *Kernel) external() bool { return k != nil && k.Path != "" }
 
 // plain reports whether s is printable ASCII: what goes to C as a string and to the kernel as a parameter.
 func plain(s string) bool {
@@ -212,7 +232,7 @@ func (c *Config) paths() []namedPath {
 	if c.Firmware != "" {
 		list = append(list, namedPath{"firmware", c.Firmware})
 	}
-	if k := c.Kernel; k != nil {
+	if k := c.Kernel; k.external() {
 		list = append(list, namedPath{"kernel.path", k.Path})
 		if k.Initrd != "" {
 			list = append(list, namedPath{"kernel.initrd", k.Initrd})

@@ -49,6 +49,8 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"jail.off[1]", func(c *Config) { c.Jail.Off = []Layer{LayerSeccomp, "secomp"} }},
 		{"kernel.format", func(c *Config) { c.Kernel = &Kernel{Path: "/boot/vmlinux", Format: "bzimage"} }},
 		{"kernel.path", func(c *Config) { c.Kernel = &Kernel{Format: someFormat()} }},
+		{"", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug"} }},
+		{"kernel.path", func(c *Config) { c.Kernel = &Kernel{Initrd: "/boot/initrd"} }},
 		{"kernel.initrd", func(c *Config) {
 			c.Kernel = &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Initrd: "initrd"}
 		}},

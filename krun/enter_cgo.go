@@ -23,15 +23,15 @@ import (
 const (
 	// rootTag is the virtio-fs tag the kernel mounts as its root (libkrun's kernel command line names no other).
 	rootTag = "/dev/root"
-	// initPath is what libkrun's kernel command line gives as init=, without the slash.
-	initPath = "init.krun"
 	// netFeatures are checksum and segmentation offload in both directions (virtio-net's VIRTIO_NET_F_CSUM, GUEST_CSUM,
 	// GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6). Without them a tap carries a tenth.
 	netFeatures = 1<<0 | 1<<1 | 1<<7 | 1<<8 | 1<<11 | 1<<12
 	// noTSI: no guest socket becomes a host socket.
 	noTSI = 0
-	// noDAX: a DAX window costs the guest 16 KiB of page structures for each MiB.
+	// noDAX: no window of the guest's memory shows the files themselves.
 	noDAX = 0
+	// daxRange is what the guest's kernel maps at a time, in bytes (FUSE_DAX_SZ, fs/fuse/dax.c).
+	daxRange = 2 << 20
 	// linuxSemantics passes ownership and modes through (krun_add_virtiofs4).
 	linuxSemantics = 0
 )
@@ -87,7 +87,7 @@ func machine(x *context, c *Config) error {
 }
 
 func (vm *VM) setKernel(x *context, c *Config) error {
-	if c.Kernel == nil {
+	if !c.Kernel.external() {
 		return nil
 	}
 	var initrd *C.char
@@ -100,18 +100,24 @@ func (vm *VM) setKernel(x *context, c *Config) error {
 }
 
 // addRoot gives the guest a root of nothing but its PID 1 and the directories that it mounts on.
-func (vm *VM) addRoot(x *context, _ *Config) error {
+func (vm *VM) addRoot(x *context, c *Config) error {
 	if err := call("krun_disable_implicit_init", C.krun_disable_implicit_init(x.id)); err != nil {
 		return err
 	}
 	tag := C.CString(rootTag)
+	var dir *C.char
+	if c.Root != "" {
+		dir = C.CString(c.Root)
+	}
 	if err := call("krun_add_virtiofs4 "+rootTag,
-		C.krun_add_virtiofs4(x.id, tag, nil, noDAX, true, linuxSemantics)); err != nil {
+		C.krun_add_virtiofs4(x.id, tag, dir, C.uint64_t(vm.daxWindow(c)), true, linuxSemantics)); err != nil {
 		return err
 	}
-	if err := call("krun_fs_add_overlay_file", C.krun_fs_add_overlay_file(x.id, tag, C.CString(initPath),
-		(*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(vm.agent))), C.size_t(len(vm.agent)), 0o755, false)); err != nil {
-		return err
+	if c.Root == "" {
+		if err := call("krun_fs_add_overlay_file", C.krun_fs_add_overlay_file(x.id, tag, C.CString(InitName),
+			(*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(vm.agent))), C.size_t(len(vm.agent)), 0o755, false)); err != nil {
+			return err
+		}
 	}
 	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp"} {
 		if err := call("krun_fs_add_overlay_dir "+dir,
@@ -120,6 +126,16 @@ func (vm *VM) addRoot(x *context, _ *Config) error {
 		}
 	}
 	return nil
+}
+
+// daxWindow is how much guest address space shows the root's file, in bytes: the guest executes the agent from the
+// host's page cache, one copy for all VMs of a node, instead of reading it into memory of its own. A window costs the
+// guest 16 KiB for each MiB; this one holds the whole agent.
+func (vm *VM) daxWindow(c *Config) int64 {
+	if !c.rootDAX() {
+		return noDAX
+	}
+	return (vm.agentSize/daxRange + 2) * daxRange
 }
 
 func addShare(x *context, c *Config) error {

@@ -7,10 +7,15 @@ package krun
 #include <dlfcn.h>
 #include <malloc.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include "libkrun.h"
 
-// A malloc arena for each of libkrun's dozen threads costs more memory than their contention costs time.
-static void limit_arenas(void) { mallopt(M_ARENA_MAX, 2); }
+// Runs before Go's runtime makes its first thread: a huge page for each stack would cost 2 MiB, and a malloc arena for
+// each of libkrun's dozen threads costs more memory than their contention costs time.
+__attribute__((constructor)) static void save_memory(void) {
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    mallopt(M_ARENA_MAX, 2);
+}
 */
 import "C"
 
@@ -26,23 +31,24 @@ import (
 
 // VM holds what Load took from the host's file system for Enter.
 type VM struct {
-	agent []byte
+	// agent is the guest's PID 1 in memory, where there is no directory to serve it from.
+	agent     []byte
+	agentSize int64
 	// kernel and initrd are paths under /proc/self/fd: the files are opened while the host's are still in sight.
 	kernel, initrd string
 }
 
-// Load maps the agent, loads libkrunfw and opens the kernel: all that needs the host's file system beyond what the
+// Load checks the agent, loads libkrunfw and opens the kernel: all that needs the host's file system beyond what the
 // jail holds. Call it before the jail closes, once in a process.
 func Load(c *Config) (*VM, error) {
-	C.limit_arenas()
-	agent, err := mapAgent(c.Agent)
-	if err != nil {
-		return nil, err
+	vm := &VM{}
+	if err := vm.loadAgent(c); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
 	}
-	vm := &VM{agent: agent}
-	if c.Kernel == nil {
+	if !c.Kernel.external() {
 		return vm, loadFirmware(c.Firmware)
 	}
+	var err error
 	if vm.kernel, err = openForLater(c.Kernel.Path); err != nil {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
@@ -54,26 +60,31 @@ func Load(c *Config) (*VM, error) {
 	return vm, nil
 }
 
-// mapAgent maps the file instead of reading it, so that all VMs of a node share its pages. libkrun serves the guest
-// from this memory (krun_fs_add_overlay_file keeps the pointer): the file must be replaced by rename, never written.
-func mapAgent(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// loadAgent checks that the agent can be the guest's PID 1. With the jail's mounts switched off it is mapped as well:
+// krun_fs_add_overlay_file keeps the pointer. Either way all VMs of a node share the pages of one file, which must be
+// replaced by rename, never written.
+func (vm *VM) loadAgent(c *Config) error {
+	f, err := os.Open(c.Agent)
 	if err != nil {
-		return nil, fmt.Errorf("agent: %w", err)
+		return err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("agent: %w", err)
+		return err
 	}
-	if !st.Mode().IsRegular() || st.Size() == 0 {
-		return nil, fmt.Errorf("agent: %s is not a file with content", path)
+	if !st.Mode().IsRegular() || st.Size() == 0 || st.Mode().Perm()&0o111 == 0 {
+		return fmt.Errorf("%s is not an executable file", c.Agent)
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	vm.agentSize = st.Size()
+	if c.Jail.Has(LayerMounts) {
+		return nil
+	}
+	vm.agent, err = unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("agent: map %s: %w", path, err)
+		return fmt.Errorf("map %s: %w", c.Agent, err)
 	}
-	return mem, nil
+	return nil
 }
 
 // openForLater opens path and returns a path to the descriptor, which stays open.

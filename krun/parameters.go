@@ -12,7 +12,18 @@ func (k *Kernel) commandLine() string {
 	return strings.TrimSpace(baseParameters + " " + k.Cmdline)
 }
 
+// rootDAX reports whether the guest maps its root's file from the host. An external kernel may not be able to
+// (CONFIG_FUSE_DAX), and a root made of memory has no file.
+func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
+
 // guestParameters are appended to the kernel command line of every guest.
-func guestParameters(*Config) []string {
-	return nil
+func guestParameters(c *Config) []string {
+	var list []string
+	if c.rootDAX() {
+		list = append(list, "rootflags=dax=always")
+	}
+	if c.Kernel != nil && !c.Kernel.external() {
+		list = append(list, strings.Fields(c.Kernel.Cmdline)...)
+	}
+	return list
 }

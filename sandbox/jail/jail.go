@@ -14,6 +14,7 @@ import (
 const (
 	shareDir   = "/share"
 	socketsDir = "/sock"
+	rootDir    = "/root"
 )
 
 // Enter closes the jail around this process, all of its threads, and returns c with the paths that hold from now on.

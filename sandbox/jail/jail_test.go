@@ -134,7 +134,7 @@ func seesOnlyItsOwn(c *krun.Config) error {
 		return err
 	}
 	for _, e := range entries {
-		if !strings.Contains(" dev proc share sock ", " "+e.Name()+" ") {
+		if !strings.Contains(" dev proc root share sock ", " "+e.Name()+" ") {
 			return fmt.Errorf("the jail shows /%s", e.Name())
 		}
 	}
@@ -305,6 +305,7 @@ func shareIsInert(c *krun.Config) error {
 		"/share":   {"rw", "nosuid", "nodev", "noexec"},
 		"/sock":    {"ro", "nosuid", "nodev", "noexec"},
 		"/proc":    {"ro", "nosuid", "nodev", "noexec"},
+		c.Agent:    {"ro", "nosuid", "nodev", "noexec"},
 		"/dev/kvm": {"nosuid", "noexec"},
 	} {
 		for _, o := range want {

@@ -38,6 +38,9 @@ func binds(c *krun.Config) []bind {
 		// connect(2) to a socket works through a read-only mount.
 		{source: c.Sockets, target: socketsDir, dir: true,
 			attributes: inert | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_RDONLY},
+		// The guest's root directory: the agent and nothing else.
+		{source: c.Agent, target: rootDir + "/" + krun.InitName,
+			attributes: inert | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_RDONLY},
 		{source: "/dev/kvm", target: "/dev/kvm", attributes: inert},
 	}
 	if len(c.NICs) > 0 {
@@ -75,6 +78,7 @@ func enterMounts(c, inside *krun.Config) error {
 		return err
 	}
 	inside.Share, inside.Sockets = shareDir, socketsDir
+	inside.Root, inside.Agent = rootDir, rootDir+"/"+krun.InitName
 	return nil
 }
 
