@@ -1,5 +1,10 @@
 //go:build cgo && linux
 
+// The agent lives at the guest's root: its runtime need not look for a cgroup's CPU limit every second
+// (runtime.GOMAXPROCS).
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import "C" // for init.c
@@ -9,22 +14,15 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/opencontainers/runc/libcontainer"
-	_ "github.com/opencontainers/runc/libcontainer/nsenter" // runs before the Go runtime in "init"
 	"github.com/sirupsen/logrus"
 
 	"krun.dev/krunpod/agent"
 	"krun.dev/krunpod/agent/ctr"
+	_ "krun.dev/krunpod/agent/ctr/reexec" // the start of a container's process does not come as far as main
 	"krun.dev/krunpod/agent/guest"
 	"krun.dev/krunpod/agent/reap"
 	"krun.dev/krunpod/agent/task"
 )
-
-func init() {
-	if len(os.Args) > 1 && os.Args[1] == "init" {
-		libcontainer.Init() // does not return
-	}
-}
 
 const (
 	// gcPercent: the agent's heap is small and seldom grows, and every MiB counts in each pod.
@@ -41,7 +39,10 @@ func main() {
 	log, out := guest.Logger()
 	logrus.SetOutput(out)
 	logrus.SetLevel(logrus.WarnLevel)
-	_ = os.Setenv("TMPDIR", guest.TempDir) // fails for no valid name and value
+	// Setenv fails for no valid name and value. libcontainer hands GOMAXPROCS to the start of each process, which has
+	// no use for more.
+	_ = os.Setenv("TMPDIR", guest.TempDir)
+	_ = os.Setenv("GOMAXPROCS", "1")
 
 	err := agent.Run(agent.Config{Runtime: newRuntime, Log: log, Stages: &stages})
 	if err != nil {
