@@ -1,7 +1,9 @@
 # shellcheck shell=bash
 # One test node: a QEMU of ours in a network namespace of its own. To be sourced after common.sh by hack/node.
 
+# Another cache directory has nodes of its own, so a namespace too.
 NETNS=kp-nodes
+[[ $CACHE == "$HOME/.cache/krunpod" ]] || NETNS=kp-nodes-$(sha256sum <<<"$CACHE" | cut -c1-6)
 BRIDGE=kpbr0
 HOST_IP4=10.88.0.1/24
 HOST_IP6=fd88::1/64
