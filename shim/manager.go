@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -208,7 +209,33 @@ func (manager) Stop(ctx context.Context, id string) (shimlib.StopStatus, error) 
 	return status, errors.Join(
 		sandbox.Remove(ctx, sandbox.Dir(cfg.State, ns, id)),
 		mount.UnmountRecursive(filepath.Join(bundle, "rootfs"), 0),
+		removeDeadSocket(bundle),
 	)
+}
+
+// removeDeadSocket removes the socket of the shim that served a bundle, when nobody serves it any more: a shim that was
+// killed could not. containerd keeps its address in the bundle.
+func removeDeadSocket(bundle string) error {
+	data, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the shim's socket: %w", err)
+	}
+	var bootstrap struct {
+		Address string `json:"address"`
+	}
+	if err := json.Unmarshal(data, &bootstrap); err != nil {
+		return fmt.Errorf("find the shim's socket: %w", err)
+	}
+	if bootstrap.Address == "" || shimlib.CanConnect(bootstrap.Address) {
+		return nil
+	}
+	if err := shimlib.RemoveSocket(bootstrap.Address); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the socket of a dead shim: %w", err)
+	}
+	return nil
 }
 
 // Info answers containerd's question for the runtime's features.

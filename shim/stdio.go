@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/fifo"
+	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/sandbox"
@@ -22,8 +23,9 @@ const (
 	// stallLimit is how long, after a process has ended, its output may make no progress before it is given up: a
 	// reader that has gone away must not hold the exit event for ever.
 	stallLimit = 10 * time.Second
-	// closeGrace is how long CloseIO lets bytes that are still in the FIFO go on to the guest.
-	closeGrace = 200 * time.Millisecond
+	// drainInterval is how often CloseIO looks whether the FIFO is empty: a FIFO whose writers are still there has no
+	// event for that.
+	drainInterval = 20 * time.Millisecond
 	// copySize is the buffer of one stream, in bytes.
 	copySize = 32 << 10
 )
@@ -141,12 +143,19 @@ func (s *stdio) copyIn() {
 		return
 	}
 	defer st.Close()
+	var pending atomic.Int64
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.CopyBuffer(counter{st, &s.copied}, onlyReader{in}, make([]byte, copySize))
+		_, _ = io.CopyBuffer(onlyWriter{drained{st, &pending}}, arriving{in, &pending}, make([]byte, copySize))
 	}()
-	s.idle(read, s.closing, closeGrace)
+	select {
+	case <-read:
+	case <-s.closing:
+		s.awaitDrained(read, &pending)
+	case <-s.ctx.Done():
+		return
+	}
 	_ = st.CloseWrite()
 	// The stream stays open until the guest has read the end, or the process is over.
 	select {
@@ -155,15 +164,58 @@ func (s *stdio) copyIn() {
 	}
 }
 
-// idle waits until done is closed; once from is closed, no longer than nothing has moved for limit.
-func (s *stdio) idle(done, from <-chan struct{}, limit time.Duration) {
-	select {
-	case <-done:
-		return
-	case <-from:
-	case <-s.ctx.Done():
+// awaitDrained returns when what was written to the FIFO before CloseIO has gone on to the guest: CloseIO may come
+// while the writer is still open.
+func (s *stdio) awaitDrained(read <-chan struct{}, pending *atomic.Int64) {
+	// A second reader takes nothing: it only asks how much is there (FIONREAD, which TIOCINQ is another name of, pipe(7)).
+	peek, err := os.OpenFile(s.stdinPath, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
 		return
 	}
+	defer peek.Close()
+	tick := time.NewTicker(drainInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-read:
+			return
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n, err := unix.IoctlGetInt(int(peek.Fd()), unix.TIOCINQ)
+		if err != nil || (n == 0 && pending.Load() == 0) {
+			return
+		}
+	}
+}
+
+// arriving counts the bytes that were taken from a reader, and drained takes those away that went on to a writer: the
+// difference is on its way.
+type arriving struct {
+	r       io.Reader
+	pending *atomic.Int64
+}
+
+func (a arriving) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	a.pending.Add(int64(n))
+	return n, err
+}
+
+type drained struct {
+	w       io.Writer
+	pending *atomic.Int64
+}
+
+func (d drained) Write(p []byte) (int, error) {
+	n, err := d.w.Write(p)
+	d.pending.Add(-int64(n))
+	return n, err
+}
+
+// idle waits until done is closed, but no longer than nothing has moved for limit.
+func (s *stdio) idle(done <-chan struct{}, limit time.Duration) {
 	tick := time.NewTicker(limit)
 	defer tick.Stop()
 	for last := s.copied.Load(); ; {
@@ -173,12 +225,12 @@ func (s *stdio) idle(done, from <-chan struct{}, limit time.Duration) {
 		case <-s.ctx.Done():
 			return
 		case <-tick.C:
-			if now := s.copied.Load(); now == last {
-				return
-			} else {
-				last = now
-			}
 		}
+		now := s.copied.Load()
+		if now == last {
+			return
+		}
+		last = now
 	}
 }
 
@@ -188,13 +240,12 @@ func (s *stdio) closeStdin() { s.closed.Do(func() { close(s.closing) }) }
 // wait returns when all output has been handed over, or has made no progress for stallLimit. It is called when the
 // process has ended.
 func (s *stdio) wait() {
-	done, now := make(chan struct{}), make(chan struct{})
+	done := make(chan struct{})
 	go func() {
 		s.out.Wait()
 		close(done)
 	}()
-	close(now)
-	s.idle(done, now, stallLimit)
+	s.idle(done, stallLimit)
 }
 
 // close ends every copy and gives containerd's ends back. It is idempotent.
@@ -220,8 +271,11 @@ func (c counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// onlyReader hides any WriteTo, so that io.CopyBuffer uses its buffer.
-type onlyReader struct{ io.Reader }
+// onlyWriter hides any ReadFrom, and onlyReader any WriteTo, so that io.CopyBuffer uses its buffer.
+type (
+	onlyWriter struct{ io.Writer }
+	onlyReader struct{ io.Reader }
+)
 
 // outputs are containerd's ends for what a process writes; nil where it wants none.
 type outputs struct {

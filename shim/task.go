@@ -143,7 +143,7 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	if p.currentStatus() == task.Status_STOPPED && !r.All {
+	if pod, err := s.getPod(""); err != nil || !pod.alive() || (p.currentStatus() == task.Status_STOPPED && !r.All) {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("process already finished: %w", errdefs.ErrNotFound))
 	}
 	sb, err := s.running(ctx)

@@ -15,14 +15,17 @@ import (
 	"krun.dev/krunpod/test/testpod"
 )
 
-// restartEnv is the command that restarts the node's containerd.
-const restartEnv = "KRUNPOD_E2E_RESTART"
+// restartEnv is the command that restarts containerd; the default is that of the nodes of hack/node.
+const (
+	restartEnv     = "KRUNPOD_E2E_RESTART"
+	restartDefault = "/etc/kpnode/start"
+)
 
 func (n *node) restartContainerd() {
 	n.Helper()
 	command := os.Getenv(restartEnv)
 	if command == "" {
-		n.Fatalf("%s does not say how to restart containerd", restartEnv)
+		command = restartDefault
 	}
 	if out, err := exec.Command("/bin/sh", "-c", command).CombinedOutput(); err != nil {
 		n.Fatalf("restart containerd: %v: %s", err, out)

@@ -151,7 +151,7 @@ func TestReadOnlyVolumeHoldsAgainstRootInTheGuest(t *testing.T) {
 	if err := os.WriteFile(dir+"/f", []byte("kept"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := n.pod()
+	p := n.pod(func(c *runtime.PodSandboxConfig) { c.Linux.SecurityContext.Privileged = true })
 	config := testpod.ContainerConfig("root", "exec sleep 1000")
 	config.Mounts = []*runtime.Mount{{HostPath: dir, ContainerPath: "/ro", Readonly: true}}
 	config.Linux.SecurityContext.Privileged = true

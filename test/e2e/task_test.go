@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/test/testpod"
@@ -214,7 +217,8 @@ func (t *ctrTask) tryExec(ctx context.Context, stdin string, args ...string) (_ 
 	p := *spec.Process
 	p.Args, p.Terminal = args, false
 	var out bytes.Buffer
-	creator := cio.NewCreator(cio.WithStreams(strings.NewReader(stdin), &out, &out))
+	in := &closingReader{Reader: strings.NewReader(stdin), atEOF: make(chan struct{})}
+	creator := cio.NewCreator(cio.WithStreams(in, &out, &out))
 	exec, err := t.task.Exec(ctx, fmt.Sprintf("exec-%d", t.execs.Add(1)), &p, creator)
 	if err != nil {
 		return "", 0, err
@@ -230,7 +234,12 @@ func (t *ctrTask) tryExec(ctx context.Context, stdin string, args ...string) (_ 
 	if err := exec.Start(ctx); err != nil {
 		return "", 0, err
 	}
-	if err := exec.CloseIO(ctx, containerd.WithStdinCloser); err != nil {
+	select {
+	case <-in.atEOF:
+	case <-ctx.Done():
+		return "", 0, ctx.Err()
+	}
+	if err := exec.CloseIO(ctx, containerd.WithStdinCloser); err != nil && !errdefs.IsNotFound(err) {
 		return "", 0, err
 	}
 	select {
@@ -240,4 +249,19 @@ func (t *ctrTask) tryExec(ctx context.Context, stdin string, args ...string) (_ 
 	case <-ctx.Done():
 		return "", 0, ctx.Err()
 	}
+}
+
+// closingReader tells when it was read to its end, as ctr does to close the process's input.
+type closingReader struct {
+	io.Reader
+	atEOF chan struct{}
+	once  sync.Once
+}
+
+func (r *closingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err == io.EOF {
+		r.once.Do(func() { close(r.atEOF) })
+	}
+	return n, err
 }

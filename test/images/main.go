@@ -18,24 +18,29 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("images: ")
 	out := flag.String("out", "images.tar", "archive to write")
+	suite := flag.Bool("conformance", false, "the conformance suite's images instead of the tests' own")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: images [-out FILE]\n\nBuild the images of the tests as one archive for ctr images import.")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: images [-conformance] [-out FILE]\n\nBuild the images of the tests as one archive for ctr images import.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if err := build(*out); err != nil {
+	recipes := catalog
+	if *suite {
+		recipes = conformance
+	}
+	if err := build(recipes, *out); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func build(out string) error {
+func build(recipes []recipe, out string) error {
 	work, err := os.MkdirTemp("", "krunpod-images-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
 	refs := map[name.Reference]v1.Image{}
-	for _, r := range catalog {
+	for _, r := range recipes {
 		tag, err := name.NewTag(r.name)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", r.name, err)
