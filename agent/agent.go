@@ -13,13 +13,14 @@ import (
 	api3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"github.com/mdlayher/vsock"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/agent/api/stream"
 	"krun.dev/krunpod/agent/guest"
-	"krun.dev/krunpod/agent/netconf"
 	"krun.dev/krunpod/agent/pidns"
 	"krun.dev/krunpod/agent/reap"
+	"krun.dev/krunpod/agent/stdio"
 	"krun.dev/krunpod/agent/task"
 )
 
@@ -64,9 +65,10 @@ func Run(cfg Config) error {
 	}
 	defer control.Close()
 	cfg.Stages.Mark("dialed")
-	if err := prepare(cfg.Stages); err != nil {
-		return err
+	if err := guest.Mount(); err != nil {
+		return fmt.Errorf("prepare guest: %w", err)
 	}
+	cfg.Stages.Mark("mounts")
 	ctx, cancel := context.WithCancel(context.Background())
 	var reaper reap.Reaper
 	var owned sync.WaitGroup
@@ -80,13 +82,13 @@ func Run(cfg Config) error {
 	return serve(ctx, cfg, control, &reaper)
 }
 
-func prepare(stages *guest.Stages) error {
+// forContainers is what containers need of the guest beyond its mounts. It costs as much as the rest of the boot, so it
+// is done after the shim has its answer that the sandbox is up, while that makes a container's root file system.
+func forContainers(stages *guest.Stages) error {
 	for _, step := range []struct {
 		name string
 		do   func() error
-	}{
-		{"mounts", guest.Mount}, {"cgroups", guest.Cgroups}, {"limits", guest.Limits}, {"loopback", netconf.Loopback},
-	} {
+	}{{"cgroups", guest.Cgroups}, {"limits", guest.Limits}} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("prepare guest: %w", err)
 		}
@@ -97,9 +99,10 @@ func prepare(stages *guest.Stages) error {
 
 // serve answers on control until the connection ends or the host asks for the end.
 func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reaper) error {
-	sandbox := newSandbox(cfg)
+	ready := sync.OnceValue(func() error { return forContainers(cfg.Stages) })
+	sandbox := newSandbox(cfg, ready)
 	names := &pidNamespaces{reaper: reaper, of: map[string]*pidns.Namespace{}}
-	tasks := task.New(cfg.Runtime(reaper, names.path, cfg.Log), dialStream, sandbox.events.oom, cfg.Log)
+	tasks := task.New(whenReady{cfg.Runtime(reaper, names.path, cfg.Log), ready}, dialStream, sandbox.events.oom, cfg.Log)
 	names.initPID = tasks.InitPID
 
 	server, err := ttrpc.NewServer()
@@ -127,4 +130,18 @@ func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reape
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
+}
+
+// whenReady is a runtime whose first container waits for the guest to be prepared.
+type whenReady struct {
+	task.Runtime
+	ready func() error
+}
+
+// Create implements task.Runtime.
+func (w whenReady) Create(id string, spec *specs.Spec, io *stdio.Set) (task.Container, task.Process, error) {
+	if err := w.ready(); err != nil {
+		return nil, nil, err
+	}
+	return w.Runtime.Create(id, spec, io)
 }

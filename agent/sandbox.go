@@ -26,14 +26,16 @@ type sandbox struct {
 	stages *guest.Stages
 	events *events
 	off    chan struct{} // closed when the host has asked for the end
+	// ready prepares the guest for containers, once.
+	ready func() error
 
 	mu         sync.Mutex
 	configured bool
 	offOnce    sync.Once
 }
 
-func newSandbox(cfg Config) *sandbox {
-	return &sandbox{stages: cfg.Stages, events: newEvents(), off: make(chan struct{})}
+func newSandbox(cfg Config, ready func() error) *sandbox {
+	return &sandbox{stages: cfg.Stages, ready: ready, events: newEvents(), off: make(chan struct{})}
 }
 
 // ConfigureSandbox implements the Agent API. Calling it a second time is refused.
@@ -49,6 +51,7 @@ func (s *sandbox) ConfigureSandbox(_ context.Context, r *api.ConfigureSandboxReq
 	}
 	s.configured = true
 	s.stages.Mark("configured")
+	go func() { _ = s.ready() }() // ends by itself; its error is the first container's
 	return &api.ConfigureSandboxResponse{Boot: s.stages.List(), KernelRelease: kernelRelease()}, nil
 }
 
@@ -59,6 +62,9 @@ func (s *sandbox) configure(r *api.ConfigureSandboxRequest) error {
 		}
 	}
 	if err := setHostname(r.GetHostname()); err != nil {
+		return err
+	}
+	if err := netconf.Loopback(); err != nil {
 		return err
 	}
 	// Interfaces before parameters: net.ipv4.conf.eth0.… needs eth0 to be there.
@@ -145,7 +151,11 @@ func (s *sandbox) UpdateNetwork(_ context.Context, r *api.UpdateNetworkRequest) 
 // SandboxStats implements the Agent API: processor time and I/O of the whole guest, memory of all containers (the
 // root cgroup has no memory.current; what the guest takes beyond them shows on the host).
 func (s *sandbox) SandboxStats(context.Context, *api.SandboxStatsRequest) (*api.SandboxStatsResponse, error) {
-	resp, err := sandboxStats()
+	err := s.ready()
+	var resp *api.SandboxStatsResponse
+	if err == nil {
+		resp, err = sandboxStats()
+	}
 	if err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("sandbox stats: %w", err))
 	}

@@ -55,19 +55,22 @@ func enableAll(controllers []string) string {
 }
 
 // Limits raises what containers inherit from PID 1 to what they inherit from a containerd with its own unit file
-// (LimitNOFILE, LimitNPROC, LimitCORE), and sets the kernel parameters that the kubelet sets on a node, except that a
+// (LimitNOFILE, LimitNPROC), except that nobody here collects core files, so that there are none unless a container
+// raises its soft limit. It sets the kernel parameters that the kubelet sets on a node, except that a
 // kernel in trouble stops at once: its end is the pod's end, which the host sees.
 func Limits() error {
 	const files = 1 << 20
 	limits := []struct {
-		what  int
-		value uint64
+		what       int
+		soft, hard uint64
 	}{
-		{unix.RLIMIT_NOFILE, files}, {unix.RLIMIT_NPROC, unix.RLIM_INFINITY}, {unix.RLIMIT_CORE, unix.RLIM_INFINITY},
+		{unix.RLIMIT_NOFILE, files, files},
+		{unix.RLIMIT_NPROC, unix.RLIM_INFINITY, unix.RLIM_INFINITY},
+		{unix.RLIMIT_CORE, 0, unix.RLIM_INFINITY},
 	}
 	for _, l := range limits {
 		// Package syscall's: package unix's would leave the Go runtime with the old value to restore in children.
-		if err := syscall.Setrlimit(l.what, &syscall.Rlimit{Cur: l.value, Max: l.value}); err != nil {
+		if err := syscall.Setrlimit(l.what, &syscall.Rlimit{Cur: l.soft, Max: l.hard}); err != nil {
 			return fmt.Errorf("set resource limit %d: %w", l.what, err)
 		}
 	}

@@ -33,7 +33,8 @@ var mounts = []mount{
 	{"shm", "/dev/shm", "tmpfs", plain, "mode=1777", nil},
 	{"mqueue", "/dev/mqueue", "mqueue", plain, "", unix.ENODEV},
 	{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755", nil},
-	{"cgroup2", CgroupRoot, "cgroup2", plain, "nsdelegate,memory_recursiveprot", nil},
+	// favordynmods: moving a process into a cgroup must not wait for an RCU grace period.
+	{"cgroup2", CgroupRoot, "cgroup2", plain, "nsdelegate,favordynmods,memory_recursiveprot", nil},
 	// Host mounts below the share carry nodev already; device nodes of containers are on their own tmpfs.
 	{api.ShareTag, api.ShareDir, "virtiofs", unix.MS_NODEV, "", nil},
 }
@@ -46,6 +47,7 @@ func Mount() error {
 			return err
 		}
 	}
+	hurry()
 	for _, dir := range []string{TempDir, api.PodDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -56,6 +58,11 @@ func Mount() error {
 	}
 	return nil
 }
+
+// hurry makes every wait for an RCU grace period expedited (Documentation/RCU/Design/Expedited-Grace-Periods): a guest
+// of few CPUs pays little for it, and mounts, namespaces and cgroups come and go without waiting for the timer's tick.
+// A kernel without it (CONFIG_TINY_RCU) needs none.
+func hurry() { _ = os.WriteFile("/sys/kernel/rcu_expedited", []byte("1"), 0) }
 
 func (m *mount) do() error {
 	if err := os.MkdirAll(m.target, 0o755); err != nil {

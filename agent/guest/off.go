@@ -3,9 +3,13 @@ package guest
 import (
 	"context"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// syncLimit bounds the wait for file systems: a host that no longer answers virtio-fs must not keep the VM alive.
+const syncLimit = 10 * time.Second
 
 // KillAll kills every process but PID 1 and writes file systems back.
 func KillAll() {
@@ -13,7 +17,15 @@ func KillAll() {
 		return // in a test: -1 would be everybody
 	}
 	_ = unix.Kill(-1, unix.SIGKILL) // ESRCH: there was none
-	unix.Sync()
+	synced := make(chan struct{})
+	go func() { // if it hangs, it ends with the VM
+		unix.Sync()
+		close(synced)
+	}()
+	select {
+	case <-synced:
+	case <-time.After(syncLimit):
+	}
 }
 
 // PowerOff ends the VM. libkrun has no ACPI: what ends it is the reset by the keyboard controller on x86
