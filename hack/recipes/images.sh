@@ -4,4 +4,7 @@ versions() { echo DEBIAN_SUITE; }
 
 inputs() { find "$REPO/test/images" -name '*.go' ! -name '*_test.go' -print0 | sort -z | xargs -0 cat; }
 
-build() { (cd "$REPO" && CGO_ENABLED=0 go run ./test/images -out "$1/images.tar"); }
+build() {
+	apt_private_update
+	(cd "$REPO" && APT_CONFIG=$APT_DIR/apt.conf CGO_ENABLED=0 go run ./test/images -out "$1/images.tar")
+}
