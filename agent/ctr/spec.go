@@ -36,6 +36,9 @@ func adapt(id string, spec *specs.Spec, pidns PIDNamespace) (sysctls map[string]
 	if !has(l.Namespaces, specs.UTSNamespace) {
 		spec.Hostname, spec.Domainname = "", ""
 	}
+	if has(l.Namespaces, specs.UserNamespace) {
+		bindForUserNamespace(spec.Mounts)
+	}
 	sysctls, l.Sysctl = splitSysctls(l.Sysctl, has(l.Namespaces, specs.IPCNamespace))
 	return sysctls, nil
 }
@@ -72,6 +75,24 @@ func namespaces(list []specs.LinuxNamespace, pidns PIDNamespace) ([]specs.LinuxN
 		return nil, fmt.Errorf("a container without a PID namespace would see the agent")
 	}
 	return out, nil
+}
+
+// bindForUserNamespace makes bind mounts of what a user namespace may only mount together with a network or IPC
+// namespace of its own (user_namespaces(7)): those of the guest belong to the guest.
+func bindForUserNamespace(mounts []specs.Mount) {
+	for i := range mounts {
+		m := &mounts[i]
+		switch m.Type {
+		case "sysfs":
+			m.Source = "/sys"
+		case "mqueue":
+			m.Source = "/dev/mqueue"
+		default:
+			continue
+		}
+		m.Type = "bind"
+		m.Options = append([]string{"rbind", "rprivate"}, m.Options...)
+	}
 }
 
 func pidPath(path string, pidns PIDNamespace) (string, error) {

@@ -3,6 +3,7 @@ package ctr
 import (
 	"errors"
 	"maps"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -119,5 +120,21 @@ func TestRootFileSystemIsAbsolute(t *testing.T) {
 	s.Root.Path = "rootfs"
 	if _, err := adapt("c", s, pidns); err == nil {
 		t.Error("accepted")
+	}
+}
+
+func TestUserNamespacesBindWhatTheyCannotMount(t *testing.T) {
+	s := podSpec("")
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	s.Mounts = []specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}},
+		{Destination: "/proc", Type: "proc", Source: "proc"}}
+	if _, err := adapt("c", s, pidns); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.Mounts[0]; m.Type != "bind" || m.Source != "/sys" || !slices.Equal(m.Options, []string{"rbind", "rprivate", "ro"}) {
+		t.Errorf("sysfs: %+v", m)
+	}
+	if m := s.Mounts[1]; m.Type != "proc" {
+		t.Errorf("proc: %+v", m)
 	}
 }

@@ -152,9 +152,10 @@ func (in *input) copy() {
 	}
 	if !in.terminal {
 		_ = in.file.Close()
-		// What the process will never read must not hold up the writer on the host.
-		_, _ = io.Copy(io.Discard, struct{ io.Reader }{in.stream})
 	}
+	// What the process will never read must not hold up the writer on the host.
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{in.stream})
+	_ = in.stream.Close() // the host waits for it, to know that its input was taken
 }
 
 // finish closes the pipe when the stream has ended or has been silent for inputGrace.
