@@ -18,8 +18,9 @@ const (
 	// stuckGrace: after a process has ended, output that the host does not take for this long no longer holds up the
 	// report of its end. The copy goes on.
 	stuckGrace = 10 * time.Second
-	// inputGrace: after CloseStdin, input that was still on its way gets this long from one arrival to the next.
-	inputGrace = 200 * time.Millisecond
+	// inputGrace: after CloseStdin, input that is still on its way gets this long from one arrival to the next. A host
+	// that ends its stream does not wait for it; it is for one that does not.
+	inputGrace = 10 * time.Second
 )
 
 // buffers are as long as one frame of a stream; a blocked reader holds none (see output.copy).
@@ -133,6 +134,7 @@ type input struct {
 	moved    atomic.Int64
 	writing  atomic.Bool
 	once     sync.Once
+	grace    time.Duration
 }
 
 func (in *input) copy() {
@@ -158,11 +160,11 @@ func (in *input) copy() {
 	_ = in.stream.Close() // the host waits for it, to know that its input was taken
 }
 
-// finish closes the pipe when the stream has ended or has been silent for inputGrace.
+// finish closes the pipe when the stream has ended or has been silent for in.grace.
 func (in *input) finish() {
 	in.once.Do(func() {
 		go func() {
-			tick := time.NewTicker(inputGrace)
+			tick := time.NewTicker(in.grace)
 			defer tick.Stop()
 			for last := in.moved.Load(); ; {
 				select {

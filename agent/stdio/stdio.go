@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,8 @@ type Set struct {
 	ours    [3]*os.File // our ends of the pipes; nil where there is none
 	streams [3]*stream.Stream
 
+	inputGrace time.Duration
+
 	mu      sync.Mutex
 	console *os.File
 	outputs []*output
@@ -45,7 +48,7 @@ func Open(cfg Config, dial Dial) (_ *Set, err error) {
 	if cfg.Terminal {
 		cfg.Stderr = ""
 	}
-	s := &Set{cfg: cfg}
+	s := &Set{cfg: cfg, inputGrace: inputGrace}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -117,7 +120,8 @@ func (s *Set) Start(console *os.File) {
 		in, out = console, []*os.File{console, nil}
 	}
 	if in != nil && s.streams[0] != nil {
-		s.input = &input{file: in, stream: s.streams[0], terminal: console != nil, ended: make(chan struct{})}
+		s.input = &input{file: in, stream: s.streams[0], terminal: console != nil, ended: make(chan struct{}),
+			grace: s.inputGrace}
 		go s.input.copy()
 	}
 	for i, f := range out {

@@ -64,11 +64,17 @@ func (h *host) stream(id uint32) *stream.Stream {
 
 func start(t *testing.T, h *host, script string) (*Set, *exec.Cmd) {
 	t.Helper()
+	return startWithGrace(t, h, script, inputGrace)
+}
+
+func startWithGrace(t *testing.T, h *host, script string, grace time.Duration) (*Set, *exec.Cmd) {
+	t.Helper()
 	set, err := Open(Config{Stdin: api.StreamURI(1), Stdout: api.StreamURI(2), Stderr: api.StreamURI(3)}, h.dial)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(set.Close)
+	set.inputGrace = grace
 	cmd := exec.Command("/bin/sh", "-c", script)
 	in, out, errs := set.Files()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, errs
@@ -121,7 +127,7 @@ func TestInputArrivesWholeAndEndsWithTheStream(t *testing.T) {
 
 func TestCloseStdinGivesWhatWasSentThenEOF(t *testing.T) {
 	h := newHost(t)
-	set, cmd := start(t, h, `sleep 0.5; cat`)
+	set, cmd := startWithGrace(t, h, `sleep 0.5; cat`, 100*time.Millisecond)
 	if _, err := h.stream(1).Write(bytes.Repeat([]byte("x"), 90000)); err != nil {
 		t.Fatal(err)
 	}
