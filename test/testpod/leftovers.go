@@ -93,7 +93,10 @@ func links(inv Inventory) error {
 		return err
 	}
 	for _, l := range list {
-		inv["interface "+l.Attrs().Name] = true
+		// The bridge plugin makes its bridge with the first pod, of any runtime, and never removes it.
+		if l.Type() != "bridge" {
+			inv["interface "+l.Attrs().Name] = true
+		}
 	}
 	qdiscs, err := netlink.QdiscList(nil)
 	if err != nil {
