@@ -3,7 +3,7 @@
 .PHONY: help deps build libkrun node install-node demo test unit lint e2e bench conformance clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## Debian packages, and the cached parts of the node
 	hack/deps
