@@ -23,16 +23,18 @@ die() {
 # shown only on failure, or straight through with V=1. The command runs as a job, since bash ignores errexit in all that
 # a || or an if surrounds.
 stage() {
-	local name=$1 log=/dev/stderr begin=$SECONDS rc=0
+	local name=$1 log begin=$SECONDS rc=0
 	shift
 	say "$name ..."
-	[[ -n ${V:-} ]] || log=$(mktemp)
-	(set -e && "$@") >>"$log" 2>&1 &
-	wait $! || rc=$?
-	if [[ -z ${V:-} ]]; then
-		if ((rc)); then tail -n 60 "$log" >&2; fi
-		rm -f "$log"
+	log=$(mktemp)
+	if [[ -n ${V:-} ]]; then
+		(set -e && "$@") >&2 &
+	else
+		(set -e && "$@") >"$log" 2>&1 &
 	fi
+	wait $! || rc=$?
+	if ((rc)); then tail -n 60 "$log" >&2; fi
+	rm -f "$log"
 	if ((rc)); then
 		say "$name: failed after $((SECONDS - begin)) s (exit $rc)"
 		return "$rc"
