@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -144,6 +145,30 @@ func TestExternalKernelKeepsWhatTheVMNeeds(t *testing.T) {
 	for _, p := range []string{"reboot=k", "console=hvc0", "rootfstype=virtiofs", "init=/init.krun", "debug"} {
 		if !strings.Contains(" "+got+" ", " "+p+" ") {
 			t.Errorf("%q lacks %s", got, p)
+		}
+	}
+}
+
+func TestGuestParameters(t *testing.T) {
+	const dax, reporting = "rootflags=dax=always", "page_reporting.page_reporting_order=3"
+	for _, tc := range []struct {
+		name   string
+		change func(*Config)
+		want   []string
+	}{
+		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{reporting, dax}},
+		{"without the jail's mounts", func(*Config) {}, []string{reporting}},
+		{"huge pages", func(c *Config) { c.Root, c.HugePages = "/root", true }, []string{dax}},
+		{"more parameters", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug  loglevel=7"} },
+			[]string{reporting, "debug", "loglevel=7"}},
+		{"an external kernel", func(c *Config) {
+			c.Root, c.Kernel = "/root", &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Cmdline: "debug"}
+		}, []string{reporting}},
+	} {
+		c := valid()
+		tc.change(c)
+		if got := guestParameters(c); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}
 }

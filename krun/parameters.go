@@ -1,6 +1,9 @@
 package krun
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // baseParameters is DEFAULT_KERNEL_CMDLINE of libkrun's krun-vmm with its init=; an external kernel gets none of it
 // from libkrun. reboot=k: the reset of the keyboard controller is what ends the VM.
@@ -12,6 +15,12 @@ func (k *Kernel) commandLine() string {
 	return strings.TrimSpace(baseParameters + " " + k.Cmdline)
 }
 
+// reportingOrder is the size of the free blocks that the guest gives back to the host, as a power of two of pages: 32 KiB,
+// the kernel's PAGE_ALLOC_COSTLY_ORDER, instead of 2 MiB. Measured with libkrunfw 5.5.0: a guest that used and freed
+// 100 MiB holds 35 MiB a minute later instead of 51, an idle one 36 instead of 41, for the same number of exits. It is
+// left alone where the host backs the guest with huge pages, which smaller blocks would break up.
+const reportingOrder = 3
+
 // rootDAX reports whether the guest maps its root's file from the host. An external kernel may not be able to
 // (CONFIG_FUSE_DAX), and a root made of memory has no file.
 func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
@@ -19,6 +28,9 @@ func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
 // guestParameters are appended to the kernel command line of every guest.
 func guestParameters(c *Config) []string {
 	var list []string
+	if !c.HugePages {
+		list = append(list, fmt.Sprintf("page_reporting.page_reporting_order=%d", reportingOrder))
+	}
 	if c.rootDAX() {
 		list = append(list, "rootflags=dax=always")
 	}
