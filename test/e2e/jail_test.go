@@ -41,7 +41,7 @@ func TestJailIsInForce(t *testing.T) {
 		}
 		for _, e := range entries {
 			switch e.Name() {
-			case "dev", "proc", "share", "sock":
+			case "dev", "proc", "root", "share", "sock":
 			default:
 				t.Errorf("the jail's %s holds %s", dir, e.Name())
 			}
@@ -118,6 +118,7 @@ func checkMounts(t *testing.T, pid int) {
 				t.Errorf("a mount of the share lacks nodev or nosuid: %s", line)
 			}
 			shares++
+		case point == "/root/init.krun" && strings.Contains(options, ",ro,"):
 		case point == "/", point == "/proc", point == "/sock", strings.HasPrefix(point, "/dev/"), point == "/dev":
 		default:
 			t.Errorf("a mount that has no place in the jail: %s", line)
@@ -142,7 +143,7 @@ func checkDescriptors(t *testing.T, pid int) {
 		switch {
 		case strings.HasPrefix(target, "socket:"), strings.HasPrefix(target, "pipe:"), strings.HasPrefix(target, "anon_inode:"),
 			strings.HasPrefix(target, "/memfd:"), strings.HasPrefix(target, "/dev/"), strings.HasPrefix(target, "/share"),
-			strings.HasPrefix(target, "/proc"), target == "/":
+			strings.HasPrefix(target, "/proc"), strings.HasPrefix(target, "/root"), target == "/":
 		default:
 			t.Errorf("the runner holds %s open as descriptor %s", target, filepath.Base(fd))
 		}
