@@ -22,12 +22,12 @@ import (
 const usage = `krun-runner runs one microVM. It is started by containerd-shim-krun-v2, not by hand.
 
   krun-runner < CONFIG.json     become the VM; the guest's console goes to standard output
-  krun-runner check [FIRMWARE]  say as JSON what this node offers, without starting a VM; 1 if a VM cannot run
-  krun-runner probe [BIN [LIB]] boot a VM with the agent in directory BIN and libkrunfw in LIB; 0 if the agent answered
+  krun-runner check [FIRMWARE]  say as JSON what this node offers, without starting a VM ("krunctl check" starts one)
   krun-runner --version
   krun-runner --help
 
-Exit status before the VM runs: 2 for a bad configuration, 1 for anything else. The VM's own status follows after that.
+Exit status: 2 for a bad configuration, 1 when the VM cannot be started. Once it runs, the status is libkrun's: 0 after
+the guest restarted or its kernel panicked; it says nothing about what happened in the guest.
 `
 
 // version is set at link time (-X main.version=…).
@@ -45,7 +45,7 @@ func init() {
 }
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "krun-runner: "+err.Error())
 		if isConfigError(err) {
 			os.Exit(exitConfig)
@@ -64,21 +64,19 @@ func isConfigError(err error) bool {
 	return errors.As(err, &c)
 }
 
-func run(args []string) error {
+func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	if len(args) == 0 {
-		return become(os.Stdin)
+		return become(stdin)
 	}
 	switch args[0] {
 	case "--version":
-		fmt.Printf("krun-runner %s libkrun %s %s\n", version, krun.LibkrunVersion, runtime.Version())
+		fmt.Fprintf(stdout, "krun-runner %s libkrun %s %s\n", version, krun.LibkrunVersion, runtime.Version())
 		return nil
 	case "--help", "-h":
-		fmt.Print(usage)
+		fmt.Fprint(stdout, usage)
 		return nil
 	case "check":
-		return check(args[1:], os.Stdout)
-	case "probe":
-		return probe(args[1:], os.Stdout)
+		return check(args[1:], stdout)
 	}
 	return configError{fmt.Errorf("unknown argument %q, see --help", args[0])}
 }
