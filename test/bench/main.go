@@ -20,7 +20,8 @@ import (
 type report struct {
 	Handlers map[string]*samples `json:"handlers"`
 	// Ratio is krun's median divided by runc's.
-	Ratio map[string]float64 `json:"ratio"`
+	Ratio   map[string]float64   `json:"ratio"`
+	Network map[string]netResult `json:"network,omitempty"`
 }
 
 type samples struct {
@@ -36,15 +37,16 @@ type samples struct {
 
 func main() {
 	rounds := flag.Int("rounds", 5, "pods of each handler")
+	withNet := flag.Bool("network", true, "measure the network too")
 	file := flag.String("json", "bench.json", "file for the report")
 	flag.Parse()
-	if err := run(*rounds, *file); err != nil {
+	if err := run(*rounds, *withNet, *file); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, file string) error {
+func run(rounds int, withNet bool, file string) error {
 	logs, err := os.MkdirTemp("", "krunpod-bench-")
 	if err != nil {
 		return err
@@ -56,7 +58,7 @@ func run(rounds int, file string) error {
 	}
 	defer client.Close()
 	r := report{Handlers: map[string]*samples{"runc": {}, "krun": {}}, Ratio: map[string]float64{}}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds)*4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+2)*4*time.Minute)
 	defer cancel()
 	for i := range rounds {
 		// Alternately, so that a machine that slows down slows both.
@@ -67,7 +69,17 @@ func run(rounds int, file string) error {
 			}
 		}
 	}
+	if withNet {
+		r.Network = map[string]netResult{}
+		for _, handler := range []string{"runc", "krun"} {
+			fmt.Fprintf(os.Stderr, "network: %s\n", handler)
+			if r.Network[handler], err = network(ctx, client, handler); err != nil {
+				return fmt.Errorf("network of %s: %w", handler, err)
+			}
+		}
+	}
 	r.print()
+	r.printNetwork()
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
