@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	devices "github.com/opencontainers/cgroups/devices/config"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
@@ -53,7 +55,7 @@ func (e *Engine) Create(id string, spec *specs.Spec, io *stdio.Set) (_ task.Cont
 	if err := sysctl.Apply(sysctl.Root, sysctls); err != nil {
 		return nil, nil, err
 	}
-	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: spec})
+	config, err := convert(id, spec)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,6 +69,31 @@ func (e *Engine) Create(id string, spec *specs.Spec, io *stdio.Set) (_ task.Cont
 	}
 	c := &container{engine: e, lib: lib, id: id, group: guest.ContainersGroup + "/" + id}
 	return c, p, nil
+}
+
+var (
+	convertMu sync.Mutex
+	// defaultDevices are specconv's as they were at the start.
+	defaultDevices = cloneDevices(specconv.AllowedDevices)
+)
+
+// convert makes libcontainer's configuration of spec. specconv gives its list of default devices to every container by
+// reference and lets a user namespace change their owners, for runc is one process for each container; here the next
+// container would inherit that.
+func convert(id string, spec *specs.Spec) (*configs.Config, error) {
+	convertMu.Lock()
+	defer convertMu.Unlock()
+	specconv.AllowedDevices = cloneDevices(defaultDevices)
+	return specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: spec})
+}
+
+func cloneDevices(list []*devices.Device) []*devices.Device {
+	clone := make([]*devices.Device, len(list))
+	for i, d := range list {
+		own := *d
+		clone[i] = &own
+	}
+	return clone
 }
 
 // container implements task.Container.
