@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"time"
 
 	api3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
@@ -100,7 +99,9 @@ func forContainers(stages *guest.Stages) error {
 // serve answers on control until the connection ends or the host asks for the end.
 func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reaper) error {
 	ready := sync.OnceValue(func() error { return forContainers(cfg.Stages) })
+	one := newOneConn(control)
 	sandbox := newSandbox(cfg, ready)
+	sandbox.ending = one.mark
 	names := &pidNamespaces{reaper: reaper, of: map[string]*pidns.Namespace{}}
 	tasks := task.New(whenReady{cfg.Runtime(reaper, names.path, cfg.Log), ready}, dialStream, sandbox.events.oom, cfg.Log)
 	names.initPID = tasks.InitPID
@@ -111,7 +112,6 @@ func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reape
 	}
 	api3.RegisterTTRPCTaskService(server, tasks.TTRPC())
 	api.RegisterAgentService(server, sandbox)
-	one := newOneConn(control)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, one) }()
 	cfg.Stages.Mark("serving")
@@ -120,10 +120,7 @@ func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reape
 	case <-one.ended:
 		cfg.Log.Info("the control connection has ended: the pod is over")
 	case <-sandbox.off:
-		// The answer to the call is still to be written.
-		drain, stop := context.WithTimeout(ctx, time.Second)
-		_ = server.Shutdown(drain)
-		stop()
+		one.flush()
 	}
 	_ = server.Close()
 	if err := <-served; err != nil && !errors.Is(err, ttrpc.ErrServerClosed) && !errors.Is(err, io.EOF) {

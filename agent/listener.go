@@ -3,21 +3,24 @@ package agent
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // oneConn is a listener that gives out one connection, then waits for its own Close. ended is closed when that
-// connection is.
+// connection is; wrote has a token when something was written to it.
 type oneConn struct {
 	conn   chan net.Conn
 	ended  chan struct{}
+	wrote  chan struct{}
 	closed chan struct{}
 	once   sync.Once
 	addr   net.Addr
 }
 
 func newOneConn(c net.Conn) *oneConn {
-	l := &oneConn{conn: make(chan net.Conn, 1), ended: make(chan struct{}), closed: make(chan struct{}), addr: c.LocalAddr()}
-	l.conn <- &tracked{Conn: c, ended: l.ended}
+	l := &oneConn{conn: make(chan net.Conn, 1), ended: make(chan struct{}), wrote: make(chan struct{}, 1),
+		closed: make(chan struct{}), addr: c.LocalAddr()}
+	l.conn <- &tracked{Conn: c, ended: l.ended, wrote: l.wrote}
 	return l
 }
 
@@ -44,10 +47,41 @@ func (l *oneConn) Addr() net.Addr { return l.addr }
 type tracked struct {
 	net.Conn
 	ended chan struct{}
+	wrote chan struct{}
 	once  sync.Once
+}
+
+func (t *tracked) Write(p []byte) (int, error) {
+	n, err := t.Conn.Write(p)
+	select {
+	case t.wrote <- struct{}{}:
+	default:
+	}
+	return n, err
 }
 
 func (t *tracked) Close() error {
 	t.once.Do(func() { close(t.ended) })
 	return t.Conn.Close()
+}
+
+// flushLimit bounds flush: a host that does not read has no use for an answer.
+const flushLimit = time.Second
+
+// mark is called before the answer that flush waits for is given to ttrpc.
+func (l *oneConn) mark() {
+	select {
+	case <-l.wrote: // an older one
+	default:
+	}
+}
+
+// flush waits for something to be written after mark. ttrpc's own Shutdown closes a connection as idle whose only
+// request has come in since its last answer (ttrpc 1.2.10, serverConn.run), and with it loses the answer.
+func (l *oneConn) flush() {
+	select {
+	case <-l.wrote:
+	case <-l.ended:
+	case <-time.After(flushLimit):
+	}
 }

@@ -28,6 +28,8 @@ type sandbox struct {
 	off    chan struct{} // closed when the host has asked for the end
 	// ready prepares the guest for containers, once.
 	ready func() error
+	// ending is called before off is closed.
+	ending func()
 
 	mu         sync.Mutex
 	configured bool
@@ -192,6 +194,9 @@ func (s *sandbox) Events(ctx context.Context, _ *api.EventsRequest, to api.Agent
 // Shutdown implements the Agent API. When it answers, every process is gone and file systems are written back.
 func (s *sandbox) Shutdown(context.Context, *api.ShutdownRequest) (*api.ShutdownResponse, error) {
 	guest.KillAll()
-	s.offOnce.Do(func() { close(s.off) })
+	s.offOnce.Do(func() {
+		s.ending()
+		close(s.off)
+	})
 	return &api.ShutdownResponse{}, nil
 }
