@@ -83,7 +83,7 @@ func (t *translation) apply() error {
 }
 
 func emptyHooks(h *specs.Hooks) bool {
-	//nolint:staticcheck // Prestart is deprecated, and still refused.
+	//lint:ignore SA1019 Prestart is deprecated, and still refused
 	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0
 }
 
