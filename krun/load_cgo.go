@@ -22,6 +22,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"unsafe"
@@ -38,10 +39,16 @@ type VM struct {
 	kernel, initrd string
 }
 
-// Load checks the agent, loads libkrunfw and opens the kernel: all that needs the host's file system beyond what the
-// jail holds. Call it before the jail closes, once in a process.
+// Load checks the taps and the agent, loads libkrunfw and opens the kernel: all that needs the host beyond what the jail
+// holds. Call it before the jail closes, once in a process.
 func Load(c *Config) (*VM, error) {
 	vm := &VM{}
+	for i, n := range c.NICs {
+		// libkrun attaches to the tap when the guest's driver starts; a VM without its network would come up.
+		if _, err := net.InterfaceByName(n.Tap); err != nil {
+			return nil, fmt.Errorf("nics[%d]: tap %s in this network namespace: %w", i, n.Tap, err)
+		}
+	}
 	if err := vm.loadAgent(c); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
