@@ -15,4 +15,6 @@ type Info struct {
 }
 
 // features are the numbers of krun_has_feature.
-var features = map[string]uint64{"net": 0, "blk": 1, "gpu": 2, "snd": 3, "input": 4, "efi": 5, "tee": 6, "init-blob": 11}
+var features = map[string]uint64{
+	"net": 0, "blk": 1, "gpu": 2, "snd": 3, "input": 4, "efi": 5, "tee": 6, "init-blob": 11,
+}

@@ -39,8 +39,8 @@ type VM struct {
 	kernel, initrd string
 }
 
-// Load checks the taps and the agent, loads libkrunfw and opens the kernel: all that needs the host beyond what the jail
-// holds. Call it before the jail closes, once in a process.
+// Load checks the taps and the agent, loads libkrunfw and opens the kernel: all that needs the host beyond what the
+// jail holds. Call it before the jail closes, once in a process.
 func Load(c *Config) (*VM, error) {
 	vm := &VM{}
 	for i, n := range c.NICs {

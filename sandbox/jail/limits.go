@@ -66,8 +66,8 @@ func systemMaxFiles() uint64 {
 // nrOpenDefault is the kernel's (fs/file.c, sysctl_nr_open).
 const nrOpenDefault = 1 << 20
 
-// setMemoryPolicy applies to guest memory, which libkrun maps later. package krun has disabled huge pages for all of the
-// process at its start.
+// setMemoryPolicy applies to guest memory, which libkrun maps later. package krun has disabled huge pages for all of
+// the process at its start.
 func setMemoryPolicy(c *krun.Config) error {
 	disable := uintptr(1)
 	if c.HugePages {

@@ -11,8 +11,8 @@ import (
 
 // What the filter answers (seccomp(2), SECCOMP_RET_). A call that is on no list fails with EPERM, so that a new version
 // of libc, which tries newer calls first, does not cost a pod; a call that only an intruder makes ends the VM, and
-// the kernel logs it (audit, type SECCOMP). What is refused is not logged: libc's tries would fill the log on each start
-// of a pod, and an intruder could at will.
+// the kernel logs it (audit, type SECCOMP). What is refused is not logged: libc's tries would fill the log on each
+// start of a pod, and an intruder could at will.
 const (
 	allow  = unix.SECCOMP_RET_ALLOW
 	refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
