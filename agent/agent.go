@@ -81,13 +81,13 @@ func Run(cfg Config) error {
 	return serve(ctx, cfg, control, &reaper)
 }
 
-// forContainers is what containers need of the guest beyond its mounts. It costs as much as the rest of the boot, so it
+// forContainers is what only containers need of the guest. It costs as much as the rest of the boot, so it
 // is done after the shim has its answer that the sandbox is up, while that makes a container's root file system.
 func forContainers(stages *guest.Stages) error {
 	for _, step := range []struct {
 		name string
 		do   func() error
-	}{{"cgroups", guest.Cgroups}, {"limits", guest.Limits}} {
+	}{{"share", guest.MountRest}, {"cgroups", guest.Cgroups}, {"limits", guest.Limits}} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("prepare guest: %w", err)
 		}

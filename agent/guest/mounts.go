@@ -25,24 +25,29 @@ const plain = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 // TempDir is where the agent's libraries put temporary files: the root is read-only and has no /tmp.
 const TempDir = "/run/krunpod/tmp"
 
-var mounts = []mount{
-	{"proc", "/proc", "proc", plain, "", nil},
-	{"sysfs", "/sys", "sysfs", plain, "", nil},
-	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755", unix.EBUSY},
-	{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666", nil},
-	{"shm", "/dev/shm", "tmpfs", plain, "mode=1777", nil},
-	{"mqueue", "/dev/mqueue", "mqueue", plain, "", unix.ENODEV},
-	{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755", nil},
-	// favordynmods: moving a process into a cgroup must not wait for an RCU grace period.
-	{"cgroup2", CgroupRoot, "cgroup2", plain, "nsdelegate,favordynmods,memory_recursiveprot", nil},
-	// Host mounts below the share carry nodev already; device nodes of containers are on their own tmpfs.
-	{api.ShareTag, api.ShareDir, "virtiofs", unix.MS_NODEV, "", nil},
-}
+// firstMounts are what the agent itself needs, restMounts what containers need.
+var (
+	firstMounts = []mount{
+		{"proc", "/proc", "proc", plain, "", nil},
+		{"sysfs", "/sys", "sysfs", plain, "", nil},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755", unix.EBUSY},
+		{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755", nil},
+	}
+	restMounts = []mount{
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666", nil},
+		{"shm", "/dev/shm", "tmpfs", plain, "mode=1777", nil},
+		{"mqueue", "/dev/mqueue", "mqueue", plain, "", unix.ENODEV},
+		// favordynmods: moving a process into a cgroup must not wait for an RCU grace period.
+		{"cgroup2", CgroupRoot, "cgroup2", plain, "nsdelegate,favordynmods,memory_recursiveprot", nil},
+		// Host mounts below the share carry nodev already; device nodes of containers are on their own tmpfs.
+		{api.ShareTag, api.ShareDir, "virtiofs", unix.MS_NODEV, "", nil},
+	}
+)
 
-// Mount makes all mounts, and makes them shared, as the first process of a host does: so bidirectional mount
-// propagation between containers of the pod works.
+// Mount makes the mounts that the agent needs, and makes all shared, as the first process of a host does: so
+// bidirectional mount propagation between containers of the pod works.
 func Mount() error {
-	for _, m := range mounts {
+	for _, m := range firstMounts {
 		if err := m.do(); err != nil {
 			return err
 		}
@@ -55,6 +60,16 @@ func Mount() error {
 	}
 	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make / shared: %w", err)
+	}
+	return nil
+}
+
+// MountRest makes the mounts that only containers need.
+func MountRest() error {
+	for _, m := range restMounts {
+		if err := m.do(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

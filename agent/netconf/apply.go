@@ -12,13 +12,20 @@ import (
 	"krun.dev/krunpod/agent/api"
 )
 
-// Loopback brings lo up; the kernel gives it its addresses.
+// Loopback brings lo up; the kernel gives it its addresses. By ioctl (netdevice(7)): a pod without other interfaces
+// then boots without rtnetlink.
 func Loopback() error {
-	lo, err := netlink.LinkByName("lo")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("find lo: %w", err)
+		return fmt.Errorf("set lo up: %w", err)
 	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	req.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
 	return nil

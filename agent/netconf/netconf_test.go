@@ -73,6 +73,9 @@ func TestInterfacesTakeOverThePodsNetwork(t *testing.T) {
 	if err := Loopback(); err != nil {
 		t.Fatal(err)
 	}
+	if lo, err := netlink.LinkByName("lo"); err != nil || lo.Attrs().Flags&net.FlagUp == 0 {
+		t.Errorf("lo is not up: %v, %v", lo, err)
+	}
 	err := Configure([]*api.Interface{
 		{Name: "eth1", Mac: mac(0), Mtu: 1400, Addresses: []string{"10.1.0.2/32", "fd00::2/64"}, Routes: []*api.Route{
 			{Family: 4, Gateway: "169.254.1.1"}, // as Calico: the gateway is reachable by the next route

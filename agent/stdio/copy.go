@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"krun.dev/krunpod/agent/api/stream"
 )
 
@@ -35,9 +37,9 @@ type output struct {
 
 	moved atomic.Int64 // bytes read and bytes sent; any change is progress
 
-	mu       sync.Mutex // held while sending
-	sending  atomic.Bool
-	detached bool // the stream was ended by drain
+	mu       sync.Mutex  // held while sending
+	busy     atomic.Bool // from before bytes are taken from the file until they are sent
+	detached bool        // the stream was ended by drain
 }
 
 func (o *output) copy() {
@@ -63,6 +65,8 @@ func (o *output) step() error {
 	if err := waitReadable(conn); err != nil { // hold no buffer while idle
 		return err
 	}
+	o.busy.Store(true)
+	defer o.busy.Store(false)
 	buf := buffers.Get().(*[stream.MaxFrame]byte)
 	defer buffers.Put(buf)
 	n, err := o.file.Read(buf[:])
@@ -81,8 +85,6 @@ func (o *output) send(p []byte) error {
 	if o.detached || o.stream == nil {
 		return nil
 	}
-	o.sending.Store(true)
-	defer o.sending.Store(false)
 	n, err := o.stream.Write(p)
 	o.moved.Add(int64(n))
 	return err
@@ -97,6 +99,18 @@ func (o *output) end() {
 	}
 	o.detached = true
 	_ = o.stream.CloseWrite() // it fails only if the host is gone
+}
+
+// unread reports whether the file holds bytes that the copy has yet to take: on a busy guest that can be a while after
+// they were written.
+func (o *output) unread() bool {
+	conn, err := o.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	cerr := conn.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return cerr == nil && err == nil && n > 0
 }
 
 // drain returns when the stream was ended, or when stuckGrace passes without the host taking a byte.
@@ -114,7 +128,7 @@ func (o *output) drain() {
 		switch {
 		case now != last:
 			last, stuck = now, 0
-		case o.sending.Load():
+		case o.busy.Load() || o.unread():
 			if stuck += idleGrace; stuck >= stuckGrace {
 				return
 			}
