@@ -233,3 +233,27 @@ func openPty(t *testing.T) (master, slave *os.File) {
 	}
 	return os.NewFile(uintptr(fd), "ptmx"), slave
 }
+
+// On a busy guest the copy may get no turn for longer than idleGrace; what the process wrote is still to arrive, though
+// a background child holds the pipe open.
+func TestOutputThatWasNotReadYetIsNotGivenUp(t *testing.T) {
+	h := newHost(t)
+	guest, err := h.dial(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteString("late"); err != nil {
+		t.Fatal(err)
+	}
+	o := &output{file: r, stream: guest, done: make(chan struct{})}
+	time.AfterFunc(idleGrace+idleGrace/2, func() { go o.copy() })
+	o.drain()
+	if b, err := io.ReadAll(h.stream(1)); err != nil || string(b) != "late" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
