@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/fifo"
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/agent/api"
@@ -42,6 +43,7 @@ type stdio struct {
 	outputs               outputs
 	stdinPath             string
 
+	log    *log.Entry
 	ctx    context.Context
 	cancel context.CancelFunc
 	// copied counts bytes that left in any direction: the sign of progress.
@@ -54,7 +56,10 @@ type stdio struct {
 
 // openStdio opens containerd's end and reserves the guest's streams. Nothing is copied before run.
 func openStdio(sb *sandbox.Sandbox, namespace, id string, u uris) (_ *stdio, retErr error) {
-	s := &stdio{stdinPath: u.stdin, closing: make(chan struct{}), inDone: make(chan struct{})}
+	s := &stdio{
+		stdinPath: u.stdin, closing: make(chan struct{}), inDone: make(chan struct{}),
+		log: log.L.WithFields(log.Fields{"namespace": namespace, "container": id}),
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if retErr != nil {
@@ -121,12 +126,14 @@ func (s *stdio) run() {
 func (s *stdio) copyOut(from *sandbox.Pending, to io.Writer) {
 	st, err := from.Wait(s.ctx)
 	if err != nil {
+		s.log.WithError(err).Warn("output is lost")
 		return
 	}
 	defer st.Close()
 	stop := context.AfterFunc(s.ctx, func() { st.Close() })
 	defer stop()
 	if _, err := io.CopyBuffer(counter{to, &s.copied}, onlyReader{st}, make([]byte, copySize)); err != nil {
+		s.log.WithError(err).Warn("output is lost from here on")
 		_, _ = io.Copy(io.Discard, onlyReader{st})
 	}
 }
@@ -214,21 +221,21 @@ func (d drained) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// idle waits until done is closed, but no longer than nothing has moved for limit.
-func (s *stdio) idle(done <-chan struct{}, limit time.Duration) {
+// idle waits until done is closed, which it reports, but no longer than nothing has moved for limit.
+func (s *stdio) idle(done <-chan struct{}, limit time.Duration) bool {
 	tick := time.NewTicker(limit)
 	defer tick.Stop()
 	for last := s.copied.Load(); ; {
 		select {
 		case <-done:
-			return
+			return true
 		case <-s.ctx.Done():
-			return
+			return false
 		case <-tick.C:
 		}
 		now := s.copied.Load()
 		if now == last {
-			return
+			return false
 		}
 		last = now
 	}
@@ -245,7 +252,9 @@ func (s *stdio) wait() {
 		s.out.Wait()
 		close(done)
 	}()
-	s.idle(done, stallLimit)
+	if !s.idle(done, stallLimit) {
+		s.log.Warnf("the output of a process that has ended stood still for %v: it is given up", stallLimit)
+	}
 }
 
 // close ends every copy and gives containerd's ends back. It is idempotent.
