@@ -41,7 +41,9 @@ func newSandbox(cfg Config, ready func() error) *sandbox {
 }
 
 // ConfigureSandbox implements the Agent API. Calling it a second time is refused.
-func (s *sandbox) ConfigureSandbox(_ context.Context, r *api.ConfigureSandboxRequest) (*api.ConfigureSandboxResponse, error) {
+func (s *sandbox) ConfigureSandbox(
+	_ context.Context, r *api.ConfigureSandboxRequest,
+) (*api.ConfigureSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.configured {

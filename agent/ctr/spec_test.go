@@ -59,7 +59,8 @@ func TestAdaptMakesTheGuestThePod(t *testing.T) {
 			t.Errorf("%s namespace at %s", ns.Type, ns.Path)
 		}
 	}
-	if len(types) != 3 || types[0] != specs.PIDNamespace || types[1] != specs.MountNamespace || types[2] != specs.CgroupNamespace {
+	want := []specs.LinuxNamespaceType{specs.PIDNamespace, specs.MountNamespace, specs.CgroupNamespace}
+	if !slices.Equal(types, want) {
 		t.Errorf("namespaces %v", types)
 	}
 	if s.Hostname != "" || s.Hooks != nil || s.Process.ApparmorProfile != "" || s.Process.SelinuxLabel != "" {
@@ -131,7 +132,8 @@ func TestUserNamespacesBindWhatTheyCannotMount(t *testing.T) {
 	if _, err := adapt("c", s, pidns); err != nil {
 		t.Fatal(err)
 	}
-	if m := s.Mounts[0]; m.Type != "bind" || m.Source != "/sys" || !slices.Equal(m.Options, []string{"rbind", "rprivate", "ro"}) {
+	want := []string{"rbind", "rprivate", "ro"}
+	if m := s.Mounts[0]; m.Type != "bind" || m.Source != "/sys" || !slices.Equal(m.Options, want) {
 		t.Errorf("sysfs: %+v", m)
 	}
 	if m := s.Mounts[1]; m.Type != "proc" {

@@ -136,8 +136,8 @@ func testUpdate(t *testing.T, link netlink.Link) {
 
 func routeText(t *testing.T, link netlink.Link, table int) string {
 	t.Helper()
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: link.Attrs().Index, Table: table},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: table}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		t.Fatal(err)
 	}

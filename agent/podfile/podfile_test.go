@@ -28,7 +28,8 @@ func TestHostsNamesThePodAtEachAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"127.0.0.1\tlocalhost", "10.0.0.7\tweb-0", "fd00::7\tweb-0", "1.2.3.4\tfoo.remote\tbar"} {
+	lines := []string{"127.0.0.1\tlocalhost", "10.0.0.7\tweb-0", "fd00::7\tweb-0", "1.2.3.4\tfoo.remote\tbar"}
+	for _, line := range lines {
 		if !strings.Contains(got, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, got)
 		}

@@ -279,22 +279,34 @@ func TestRequestsThatAreNotImplementedOrNonsense(t *testing.T) {
 		call func() error
 		is   func(error) bool
 	}{
-		"checkpoint": {func() error { _, err := g.Checkpoint(ctx, &api3.CheckpointTaskRequest{ID: "a"}); return err }, errdefs.IsNotImplemented},
+		"checkpoint": {func() error {
+			_, err := g.Checkpoint(ctx, &api3.CheckpointTaskRequest{ID: "a"})
+			return err
+		}, errdefs.IsNotImplemented},
 		"restore": {func() error {
 			_, err := g.Create(ctx, &api3.CreateTaskRequest{ID: "b", Checkpoint: "/c"})
 			return err
 		}, errdefs.IsNotImplemented},
-		"options": {func() error { _, err := g.Create(ctx, &api3.CreateTaskRequest{ID: "b"}); return err }, errdefs.IsInvalidArgument},
+		"options": {func() error {
+			_, err := g.Create(ctx, &api3.CreateTaskRequest{ID: "b"})
+			return err
+		}, errdefs.IsInvalidArgument},
 		"resize": {func() error {
 			_, err := g.ResizePty(ctx, &api3.ResizePtyRequest{ID: "a", Width: 1 << 20})
 			return err
 		}, errdefs.IsInvalidArgument},
-		"no terminal": {func() error { _, err := g.ResizePty(ctx, &api3.ResizePtyRequest{ID: "a"}); return err }, errdefs.IsFailedPrecondition},
+		"no terminal": {func() error {
+			_, err := g.ResizePty(ctx, &api3.ResizePtyRequest{ID: "a"})
+			return err
+		}, errdefs.IsFailedPrecondition},
 		"resources": {func() error {
 			_, err := g.Update(ctx, &api3.UpdateTaskRequest{ID: "a", Resources: &anypb.Any{Value: []byte("{")}})
 			return err
 		}, errdefs.IsInvalidArgument},
-		"unknown": {func() error { _, err := g.Stats(ctx, &api3.StatsRequest{ID: "nobody"}); return err }, errdefs.IsNotFound},
+		"unknown": {func() error {
+			_, err := g.Stats(ctx, &api3.StatsRequest{ID: "nobody"})
+			return err
+		}, errdefs.IsNotFound},
 	} {
 		if err := errgrpc.ToNative(c.call()); !c.is(err) {
 			t.Errorf("%s: %v", name, err)
