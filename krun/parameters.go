@@ -17,8 +17,8 @@ func (k *Kernel) commandLine() string {
 
 // reportingOrder is the size of the free blocks that the guest gives back to the host, as a power of two of pages:
 // 32 KiB, the kernel's PAGE_ALLOC_COSTLY_ORDER, instead of 2 MiB. Measured with libkrunfw 5.5.0: a guest that used and freed
-// 100 MiB holds 35 MiB a minute later instead of 51, an idle one 36 instead of 41, for the same number of exits. It is
-// left alone where the host backs the guest with huge pages, which smaller blocks would break up.
+// 100 MiB holds 35 MiB a minute later instead of 51, for the same number of exits. It is left alone where the host backs
+// the guest with huge pages, which smaller blocks would break up.
 const reportingOrder = 3
 
 // rootDAX reports whether the guest maps its root's file from the host. An external kernel may not be able to
