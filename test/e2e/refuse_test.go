@@ -82,13 +82,24 @@ func TestMissingRunnerIsNamed(t *testing.T) {
 
 func TestGuestThatNeverAnswersIsGivenUp(t *testing.T) {
 	n := newNode(t)
-	// A kernel that boots and an init that is no agent: busybox, whose init waits for ever.
-	dropIn(t, "agent = \"/bin/busybox\"\nboot_timeout = \"15s\"\n")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// This binary as the guest's init: it waits for ever.
+	dropIn(t, "agent = \""+self+"\"\nboot_timeout = \"15s\"\n")
 	began := time.Now()
-	n.refused(nil, "start sandbox")
+	n.refused(nil, "did not answer within 15s")
 	if took := time.Since(began); took > 60*time.Second {
 		t.Errorf("it took %v", took)
 	}
+}
+
+func TestGuestThatEndsBeforeItAnswersIsNamed(t *testing.T) {
+	n := newNode(t)
+	// busybox is no init by this name: it ends, and the guest's kernel with it.
+	dropIn(t, "agent = \"/bin/busybox\"\n")
+	n.refused(nil, "ended before its agent answered")
 }
 
 func TestNodeWithoutKVMIsNamed(t *testing.T) {

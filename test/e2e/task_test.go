@@ -216,9 +216,9 @@ func (t *ctrTask) tryExec(ctx context.Context, stdin string, args ...string) (_ 
 	}
 	p := *spec.Process
 	p.Args, p.Terminal = args, false
-	var out bytes.Buffer
+	var out, errs bytes.Buffer // two: a bytes.Buffer takes from one reader at a time
 	in := &closingReader{Reader: strings.NewReader(stdin), atEOF: make(chan struct{})}
-	creator := cio.NewCreator(cio.WithStreams(in, &out, &out))
+	creator := cio.NewCreator(cio.WithStreams(in, &out, &errs))
 	exec, err := t.task.Exec(ctx, fmt.Sprintf("exec-%d", t.execs.Add(1)), &p, creator)
 	if err != nil {
 		return "", 0, err
@@ -245,7 +245,7 @@ func (t *ctrTask) tryExec(ctx context.Context, stdin string, args ...string) (_ 
 	select {
 	case st := <-exit:
 		exec.IO().Wait()
-		return out.String(), st.ExitCode(), st.Error()
+		return out.String() + errs.String(), st.ExitCode(), st.Error()
 	case <-ctx.Done():
 		return "", 0, ctx.Err()
 	}
