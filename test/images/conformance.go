@@ -21,7 +21,7 @@ var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 // conformance lists the images of the conformance suite.
 var conformance = append([]recipe{
-	{name: suite + "busybox:1.29-2", files: users(nil), config: v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
+	{name: suite + "busybox:1.29-2", files: ipcs, config: v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
 	{name: suite + "nginx:1.14-2", files: nginx("80"), config: webServer("exec nginx")},
 	{name: critest + "hostnet-nginx-amd64:latest", files: nginx("12003"), config: webServer("exec nginx")},
 	// The suite waits for this line in the log; the page is what is tested.
@@ -81,6 +81,31 @@ func replace(files []file, path, content string) []file {
 		}
 	}
 	return files
+}
+
+// ipcs is the busybox image with util-linux's ipcs, an applet that Debian's busybox lacks.
+func ipcs(work string) ([]file, error) {
+	files, err := users(nil)(work)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, file{path: "lib/", mode: 0o755}, file{path: "lib64/", mode: 0o755})
+	for name, from := range map[string][2]string{
+		"usr/bin/ipcs":               {"util-linux", "bin/ipcs"},
+		"lib/libc.so.6":              {"libc6", "lib/x86_64-linux-gnu/libc.so.6"},
+		"lib64/ld-linux-x86-64.so.2": {"libc6", "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"},
+	} {
+		path, err := fromPackage(work, from[0], from[1])
+		if err != nil {
+			return nil, err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{path: name, mode: 0o755, data: data})
+	}
+	return files, nil
 }
 
 // nginxPackages are Debian's nginx and the libraries it is linked with.
