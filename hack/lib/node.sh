@@ -88,7 +88,7 @@ accel_options() {
 	if host_runs_microvms; then
 		echo -accel kvm -cpu host -smp 2
 	else
-		echo -accel tcg,thread=multi,tb-size=1024 -cpu Opteron_G3,+svm,+npt -smp 1
+		echo -accel tcg,thread=multi,tb-size=1024 -cpu Opteron_G3,+svm,+npt,-misalignsse -smp 1
 	fi
 }
 
