@@ -165,6 +165,9 @@ func (t *ctrTask) signalEvery(sig syscall.Signal, every time.Duration) (stop fun
 	}
 }
 
+// execPause lies between two execs of execsWhile.
+const execPause = 10 * time.Second
+
 // execsWhile runs small execs until done yields, which must be without an error, and returns the slowest one's time.
 func (t *ctrTask) execsWhile(done <-chan error) (slowest time.Duration) {
 	t.n.Helper()
@@ -183,6 +186,15 @@ func (t *ctrTask) execsWhile(done <-chan error) (slowest time.Duration) {
 		cancel()
 		if err == nil && exit == 0 && out == "here\n" {
 			slowest = max(slowest, time.Since(began))
+			// A pause: execs without one would be all that an emulated node does.
+			select {
+			case err := <-done:
+				if err != nil {
+					t.n.Fatal(err)
+				}
+				return slowest
+			case <-time.After(execPause):
+			}
 			continue
 		}
 		// The container may have ended meanwhile: then its output ends too.
