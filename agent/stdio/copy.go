@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +70,7 @@ func (o *output) step() error {
 	defer o.busy.Store(false)
 	buf := buffers.Get().(*[stream.MaxFrame]byte)
 	defer buffers.Put(buf)
-	n, err := o.file.Read(buf[:])
+	n, err := o.gather(conn, buf[:])
 	if n > 0 {
 		o.moved.Add(int64(n))
 		if err := o.send(buf[:n]); err != nil {
@@ -77,6 +78,22 @@ func (o *output) step() error {
 		}
 	}
 	return err
+}
+
+// gather reads what is there, and gives a writer that is at it one turn after each read: a wake-up often comes with the
+// first page of what the writer has, and every frame costs exits of the VM on its way.
+func (o *output) gather(conn syscall.RawConn, buf []byte) (int, error) {
+	n, err := o.file.Read(buf)
+	for err == nil && n < len(buf) && !o.terminal {
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		if o.unread(conn) == 0 {
+			break
+		}
+		var more int
+		more, err = o.file.Read(buf[n:])
+		n += more
+	}
+	return n, err
 }
 
 func (o *output) send(p []byte) error {
@@ -101,16 +118,27 @@ func (o *output) end() {
 	_ = o.stream.CloseWrite() // it fails only if the host is gone
 }
 
-// unread reports whether the file holds bytes that the copy has yet to take: on a busy guest that can be a while after
-// they were written.
-func (o *output) unread() bool {
-	conn, err := o.file.SyscallConn()
+// unread is how many bytes the file holds that the copy has yet to take.
+func (o *output) unread(conn syscall.RawConn) (n int) {
+	err := conn.Control(func(fd uintptr) {
+		var err error
+		if n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ); err != nil {
+			n = 0
+		}
+	})
 	if err != nil {
-		return false
+		return 0
 	}
-	n := 0
-	cerr := conn.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-	return cerr == nil && err == nil && n > 0
+	return n
+}
+
+// waiting reports whether bytes are still to be copied: on a busy guest that can be a while after they were written.
+func (o *output) waiting() bool {
+	if o.busy.Load() {
+		return true
+	}
+	conn, err := o.file.SyscallConn()
+	return err == nil && o.unread(conn) > 0
 }
 
 // drain returns when the stream was ended, or when stuckGrace passes without the host taking a byte.
@@ -128,7 +156,7 @@ func (o *output) drain() {
 		switch {
 		case now != last:
 			last, stuck = now, 0
-		case o.busy.Load() || o.unread():
+		case o.waiting():
 			if stuck += idleGrace; stuck >= stuckGrace {
 				return
 			}
