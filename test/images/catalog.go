@@ -51,8 +51,10 @@ var base = []file{
 }
 
 // busybox is Debian's busybox-static with a hard link for each of its applets.
-func busybox(work string) ([]file, error) {
-	binary, err := fromPackage(work, "busybox-static", "bin/busybox")
+func busybox(work string) ([]file, error) { return busyboxOf(work, "busybox-static") }
+
+func busyboxOf(work, pkg string) ([]file, error) {
+	binary, err := fromPackage(work, pkg, "bin/busybox")
 	if err != nil {
 		return nil, err
 	}
