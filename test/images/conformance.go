@@ -91,8 +91,17 @@ var programs = []struct{ path, pkg, from string }{
 	{"lib/libresolv.so.2", "libc6", "lib/x86_64-linux-gnu/libresolv.so.2"},
 }
 
+// pgrep is another applet that Debian's busybox lacks: the processes whose name holds its first argument.
+const pgrep = `#!/bin/sh
+for p in /proc/[0-9]*; do
+	read -r name 2>/dev/null <"$p/comm" || continue
+	case $name in *"$1"*) echo "${p#/proc/}" ;; esac
+done
+`
+
 func addPrograms(files []file, work string) ([]file, error) {
-	files = append(files, file{path: "lib/", mode: 0o755}, file{path: "lib64/", mode: 0o755})
+	files = append(files, file{path: "lib/", mode: 0o755}, file{path: "lib64/", mode: 0o755},
+		file{path: "usr/bin/pgrep", mode: 0o755, data: []byte(pgrep)})
 	for _, p := range programs {
 		path, err := fromPackage(work, p.pkg, p.from)
 		if err != nil {
