@@ -1,6 +1,6 @@
 # Every target is one call of a script under hack/; each of those has --help.
 .DEFAULT_GOAL := help
-.PHONY: help deps build libkrun node install-node demo test unit lint e2e bench conformance clean
+.PHONY: help deps build generate libkrun node install-node demo test unit lint e2e bench conformance clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ deps: ## Debian packages, and the cached parts of the node
 
 build: ## out/dist: shim, runner, agent, krunctl, libkrunfw
 	hack/build
+
+generate: ## the generated code of agent/api
+	hack/generate
 
 libkrun: ## out/lib/libkrunlib.a, from the system or the pinned crate
 	hack/libkrun
