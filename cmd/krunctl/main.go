@@ -78,6 +78,23 @@ func (a *app) json(v any) (bool, error) {
 	return true, enc.Encode(v)
 }
 
+// ofSandbox makes a command about one sandbox, named by the beginning of its id.
+func (a *app) ofSandbox(name, short string, run func(dir string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:               name + " SANDBOX",
+		Short:             short,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.ids,
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := a.find(args[0])
+			if err != nil {
+				return err
+			}
+			return run(dir)
+		},
+	}
+}
+
 // find returns the directory of the one sandbox whose id begins with prefix.
 func (a *app) find(prefix string) (string, error) {
 	dirs, err := sandbox.List(a.cfg.State)

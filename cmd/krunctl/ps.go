@@ -76,47 +76,27 @@ func printRows(out io.Writer, rows []row) error {
 }
 
 func (a *app) inspect() *cobra.Command {
-	return &cobra.Command{
-		Use:               "inspect SANDBOX",
-		Short:             "Print everything that is known of a sandbox, as JSON",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.ids,
-		RunE: func(_ *cobra.Command, args []string) error {
-			dir, err := a.find(args[0])
-			if err != nil {
-				return err
-			}
-			r, err := a.load(dir)
-			if err != nil {
-				return err
-			}
-			a.output = "json"
-			_, err = a.json(r)
+	return a.ofSandbox("inspect", "Print everything that is known of a sandbox, as JSON", func(dir string) error {
+		r, err := a.load(dir)
+		if err != nil {
 			return err
-		},
-	}
+		}
+		a.output = "json"
+		_, err = a.json(r)
+		return err
+	})
 }
 
 func (a *app) console() *cobra.Command {
-	return &cobra.Command{
-		Use:               "console SANDBOX",
-		Short:             "Print what a guest's kernel and agent wrote to their console",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.ids,
-		RunE: func(_ *cobra.Command, args []string) error {
-			dir, err := a.find(args[0])
-			if err != nil {
+	return a.ofSandbox("console", "Print what a guest's kernel and agent wrote to their console", func(dir string) error {
+		path := sandbox.ConsolePath(dir)
+		for _, p := range []string{path + ".1", path} {
+			if err := cat(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			path := sandbox.ConsolePath(dir)
-			for _, p := range []string{path + ".1", path} {
-				if err := cat(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					return err
-				}
-			}
-			return nil
-		},
-	}
+		}
+		return nil
+	})
 }
 
 // cat prints a file of the guest's output without what would control a terminal.
