@@ -79,6 +79,11 @@ func busyboxOf(work, pkg string) ([]file, error) {
 // fromPackage downloads a Debian package through the machine's own apt and returns the path of one of its files.
 func fromPackage(work, pkg, path string) (string, error) {
 	dir := filepath.Join(work, pkg)
+	for _, p := range []string{path, "usr/" + path} {
+		if full := filepath.Join(dir, p); exists(full) {
+			return full, nil
+		}
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
