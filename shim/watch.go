@@ -6,6 +6,7 @@ import (
 
 	eventsAPI "github.com/containerd/containerd/api/events"
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"krun.dev/krunpod/agent/api"
@@ -53,19 +54,27 @@ func (s *service) exited(p *process, status uint32, at time.Time) {
 	close(p.exited)
 }
 
+// eventRate is how many events of its own a guest may cause a second in the long run, eventBurst how many at once.
+const (
+	eventRate  = 1
+	eventBurst = 100
+)
+
 // watchEvents publishes what the agent reports by itself until the VM ends.
 func (s *service) watchEvents(sb *sandbox.Sandbox) {
 	stream, err := sb.Agent.Events(context.Background(), &api.EventsRequest{})
 	if err != nil {
 		return
 	}
+	// A guest that makes events up costs containerd no more than this.
+	allowed := rate.NewLimiter(eventRate, eventBurst)
 	for {
 		ev, err := stream.Recv()
 		if err != nil {
 			return
 		}
 		oom := ev.GetOom()
-		if oom == nil {
+		if oom == nil || !allowed.Allow() {
 			continue
 		}
 		// An id of the guest: only that of a container that the shim knows goes on.
