@@ -81,6 +81,35 @@ func TestShareShowsFilesAndDirectoriesWithTheirAttributes(t *testing.T) {
 	}
 }
 
+func TestReadOnlyLeavesMountsBelowAsTheyAreUnlessTheTreeIs(t *testing.T) {
+	s := testShare(t)
+	src := t.TempDir()
+	if err := os.Mkdir(src+"/below", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if below, err := HasMountsBelow(src); err != nil || below {
+		t.Errorf("before the mount: %v, %v", below, err)
+	}
+	if err := unix.Mount("kp", src+"/below", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(src+"/below", unix.MNT_DETACH) })
+	if below, err := HasMountsBelow(src); err != nil || !below {
+		t.Errorf("after the mount: %v, %v", below, err)
+	}
+	for name, tree := range map[string]bool{"c/ro": false, "c/rro": true} {
+		if err := s.attach(name, Attach{Source: src, ReadOnly: true, ReadOnlyTree: tree, Recursive: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.root+"/"+name+"/f", nil, 0o644); !errors.Is(err, unix.EROFS) {
+			t.Errorf("%s: the top is writable: %v", name, err)
+		}
+		if err := os.WriteFile(s.root+"/"+name+"/below/f", nil, 0o644); errors.Is(err, unix.EROFS) != tree {
+			t.Errorf("%s: below: %v", name, err)
+		}
+	}
+}
+
 func TestShareNeverFollowsALink(t *testing.T) {
 	s := testShare(t)
 	outside := t.TempDir()

@@ -23,8 +23,9 @@ type share struct {
 type Attach struct {
 	// Source is a file or directory of the host.
 	Source string
-	// ReadOnly holds against root in the guest: it is an attribute of the mount (mount_setattr(2)).
-	ReadOnly bool
+	// ReadOnly holds against root in the guest: it is an attribute of the mount (mount_setattr(2)). Mounts below Source
+	// keep what they are, unless ReadOnlyTree is set too.
+	ReadOnly, ReadOnlyTree bool
 	// Recursive takes the mounts below Source along.
 	Recursive bool
 	// Follow lets mounts made later below Source on the host appear in the guest (mount propagation
@@ -143,17 +144,21 @@ func cloneMount(a Attach) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("clone mount of %s: %w", a.Source, err)
 	}
-	attr := unix.MountAttr{
+	all := unix.MountAttr{
 		Attr_set:    unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
 		Propagation: unix.MS_PRIVATE,
 	}
-	if a.ReadOnly {
-		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	if a.ReadOnlyTree {
+		all.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if a.Follow {
-		attr.Propagation = unix.MS_SLAVE
+		all.Propagation = unix.MS_SLAVE
 	}
-	if err := unix.MountSetattr(tree, "", set, &attr); err != nil {
+	err = unix.MountSetattr(tree, "", set, &all)
+	if err == nil && a.ReadOnly {
+		err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	if err != nil {
 		unix.Close(tree)
 		return -1, fmt.Errorf("set attributes on the mount of %s: %w", a.Source, err)
 	}

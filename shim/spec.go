@@ -220,12 +220,25 @@ func (t *translation) bind(i int, m *specs.Mount) error {
 		return fmt.Errorf("mount %s: %w", m.Destination, err)
 	}
 	name := filepath.Join(t.id, "mounts", fmt.Sprint(i))
-	t.attachments = append(t.attachments, attachment{name, sandbox.Attach{
-		Source:    m.Source,
-		ReadOnly:  has("ro") || has("rro"),
-		Recursive: has("rbind"),
-		Follow:    has("rslave") || has("slave"),
-	}})
+	a := sandbox.Attach{
+		Source:       m.Source,
+		ReadOnly:     has("ro") || has("rro"),
+		ReadOnlyTree: has("rro"),
+		Recursive:    has("rbind"),
+		Follow:       has("rslave") || has("slave"),
+	}
+	if a.ReadOnly && !a.ReadOnlyTree && a.Recursive {
+		below, err := sandbox.HasMountsBelow(m.Source)
+		if err != nil {
+			return err
+		}
+		if below {
+			// In the guest the whole tree is one mount: read-only there would cover what is writable below. The
+			// host's attribute holds for the top alone.
+			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
+		}
+	}
+	t.attachments = append(t.attachments, attachment{name, a})
 	m.Source = filepath.Join(api.ShareDir, name)
 	return nil
 }
