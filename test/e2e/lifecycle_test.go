@@ -135,7 +135,7 @@ func TestVMThatDiesTakesItsContainersAlong(t *testing.T) {
 func TestShimThatDiesLeavesNothing(t *testing.T) {
 	n := newNode(t)
 	p := n.pod()
-	n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
 	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", p.ID))
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +148,10 @@ func TestShimThatDiesLeavesNothing(t *testing.T) {
 	err = testpod.Poll(ctx, "the runner outlived its shim", func() (bool, error) { return !st.Runner.Alive(), nil })
 	if err != nil {
 		t.Error(err)
+	}
+	// containerd learns it from the connection, and tries again for a second or two: until then it refuses removal.
+	if st := n.waitExit(k); st.ExitCode == 0 {
+		t.Error("the container of a dead shim ended well")
 	}
 	// The inventory at the end shows that the taps, mounts and directories are gone as well.
 }
