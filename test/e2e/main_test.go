@@ -40,6 +40,12 @@ type node struct {
 // newNode connects to containerd and makes the test fail for what it leaves on the node.
 func newNode(t *testing.T) *node {
 	t.Helper()
+	return newNodeFor(t, 8*time.Minute)
+}
+
+// newNodeFor is newNode for a test that may take as long as limit.
+func newNodeFor(t *testing.T, limit time.Duration) *node {
+	t.Helper()
 	before, err := testpod.TakeInventory()
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +54,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	n := &node{t, c, ctx}
 	t.Cleanup(func() {
 		defer cancel()

@@ -84,8 +84,8 @@ func writeOutput(w io.Writer, rounds int) error {
 }
 
 func TestLongOutputIsExactWithASlowReaderAndSignals(t *testing.T) {
-	n := newNode(t)
 	rounds := outputSize(t)
+	n := newNodeFor(t, 8*time.Minute+time.Duration(rounds)*3*time.Second)
 	want := sha256.New()
 	if err := writeOutput(want, rounds); err != nil {
 		t.Fatal(err)
