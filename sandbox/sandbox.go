@@ -52,9 +52,9 @@ func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
 // GuestBoot holds the stages of the guest's own boot, in microseconds since its kernel started.
 func (s *Sandbox) GuestBoot() []Stage { return s.guestBoot }
 
-// Mark adds a stage to the timeline and writes it.
-func (s *Sandbox) Mark(stage string) {
-	s.timeline.Mark(stage)
+// MarkContainer adds a container's stage to the timeline and writes it.
+func (s *Sandbox) MarkContainer(id, stage string) {
+	s.timeline.Mark(fmt.Sprintf("container %.12s %s", id, stage))
 	// A timeline that cannot be written is no reason to fail a pod; krunctl says when there is none.
 	_ = s.timeline.save(s.dir)
 }

@@ -134,7 +134,7 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 			io.close()
 		}
 	}()
-	sb.Mark("container " + r.ID + " attached")
+	sb.MarkContainer(r.ID, "attached")
 	if err := s.createInGuest(ctx, sb, r, spec, io); err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 	}
 	io.run()
 	go s.watchSandbox(sb, p)
-	sb.Mark("container " + r.ID + " created")
+	sb.MarkContainer(r.ID, "created")
 	return p, nil
 }
 

@@ -48,7 +48,7 @@ func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.
 	if p.exec != "" {
 		s.events.send(&eventsAPI.TaskExecStarted{ContainerID: r.ID, ExecID: r.ExecID, Pid: p.pid})
 	} else {
-		sb.Mark("container " + r.ID + " started")
+		sb.MarkContainer(r.ID, "started")
 		s.events.send(&eventsAPI.TaskStart{ContainerID: r.ID, Pid: p.pid})
 	}
 	go s.watch(sb, p)
