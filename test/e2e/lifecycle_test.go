@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/oci"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"krun.dev/krunpod/sandbox"
@@ -108,6 +110,35 @@ func TestContainerWithoutAPodIsASandboxOfOne(t *testing.T) {
 	}
 	if kernel := strings.TrimSpace(string(<-out)); kernel == hostKernel(t) || !strings.HasPrefix(kernel, "6.") {
 		t.Errorf("the kernel is %q", kernel)
+	}
+}
+
+func TestBinaryLogDriverGetsAllOutput(t *testing.T) {
+	n := newNode(t)
+	dir := t.TempDir()
+	// containerd's contract: 3 and 4 are the container's streams, 5 is closed when the driver is ready.
+	driver := "#!/bin/sh\nexec 5>&-\ncat <&3 >\"$2.out\" &\ncat <&4 >\"$2.err\" &\nwait\n"
+	if err := os.WriteFile(dir+"/driver", []byte(driver), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	task := n.newContainer("logged", oci.WithProcessArgs("/bin/sh", "-c", "seq 1 20000; echo oops >&2"))
+	task.create(cio.BinaryIO(dir+"/driver", map[string]string{"to": dir + "/log"}))
+	task.start()
+	if exit := task.wait(); exit != 0 {
+		t.Errorf("exit code %d", exit)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	var out []byte
+	err := testpod.Poll(ctx, "the log is not whole", func() (_ bool, err error) {
+		out, err = os.ReadFile(dir + "/log.out")
+		return strings.HasSuffix(string(out), "\n20000\n"), err
+	})
+	if err != nil || strings.Count(string(out), "\n") != 20000 {
+		t.Errorf("%d lines, %v", strings.Count(string(out), "\n"), err)
+	}
+	if errs, err := os.ReadFile(dir + "/log.err"); err != nil || string(errs) != "oops\n" {
+		t.Errorf("stderr %q, %v", errs, err)
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"krun.dev/krunpod/test/testpod"
@@ -153,6 +156,18 @@ func TestBidirectionalMountIsRefusedByName(t *testing.T) {
 	config := testpod.ContainerConfig("rshared", "exec sleep 1000")
 	config.Mounts = []*runtime.Mount{{HostPath: t.TempDir(), ContainerPath: "/m", Propagation: runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL}}
 	if _, err := p.Run(n.ctx, config); err == nil || !strings.Contains(err.Error(), "Bidirectional") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestNetworkNamespaceThatVanishedIsNamed(t *testing.T) {
+	n := newNode(t)
+	const gone = "/run/netns/gone"
+	task := n.newContainer("gone", oci.WithProcessArgs("/bin/true"),
+		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: gone}))
+	ctx, cancel := context.WithTimeout(task.ctx, patience)
+	defer cancel()
+	if _, err := task.container.NewTask(ctx, cio.NullIO); err == nil || !strings.Contains(err.Error(), gone) {
 		t.Errorf("error: %v", err)
 	}
 }

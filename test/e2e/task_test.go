@@ -40,6 +40,23 @@ type ctrTask struct {
 // startTask makes a container alone with the default image; start runs it.
 func (n *node) startTask(name string, args ...string) *ctrTask {
 	n.Helper()
+	t := n.newContainer(name, oci.WithProcessArgs(args...))
+	dir := n.TempDir()
+	t.stdout, t.stderr = filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")
+	for _, p := range []string{t.stdout, t.stderr} {
+		if err := unix.Mkfifo(p, 0o600); err != nil {
+			n.Fatal(err)
+		}
+	}
+	t.create(func(string) (cio.IO, error) {
+		return fifos{cio.Config{Stdout: t.stdout, Stderr: t.stderr}}, nil
+	})
+	return t
+}
+
+// newContainer makes a container alone without a task.
+func (n *node) newContainer(name string, opts ...oci.SpecOpts) *ctrTask {
+	n.Helper()
 	client, err := containerd.New(testpod.Address())
 	if err != nil {
 		n.Fatal(err)
@@ -53,29 +70,25 @@ func (n *node) startTask(name string, args ...string) *ctrTask {
 	if err != nil {
 		n.Fatal(err)
 	}
+	opts = append([]oci.SpecOpts{oci.WithImageConfig(image)}, opts...)
 	t.container, err = client.NewContainer(t.ctx, name, containerd.WithNewSnapshot(name, image),
-		containerd.WithNewSpec(oci.WithImageConfig(image), oci.WithProcessArgs(args...)),
-		containerd.WithRuntime(runtimeType, nil))
+		containerd.WithNewSpec(opts...), containerd.WithRuntime(runtimeType, nil))
 	if err != nil {
 		n.Fatal(err)
 	}
-	dir := n.TempDir()
-	t.stdout, t.stderr = filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")
-	for _, p := range []string{t.stdout, t.stderr} {
-		if err := unix.Mkfifo(p, 0o600); err != nil {
-			n.Fatal(err)
-		}
-	}
-	creator := func(string) (cio.IO, error) {
-		return fifos{cio.Config{Stdout: t.stdout, Stderr: t.stderr}}, nil
-	}
-	if t.task, err = t.container.NewTask(t.ctx, creator); err != nil {
-		n.Fatalf("create task: %v", err)
+	return t
+}
+
+// create makes the task and waits for its end in the background.
+func (t *ctrTask) create(io cio.Creator) {
+	t.n.Helper()
+	var err error
+	if t.task, err = t.container.NewTask(t.ctx, io); err != nil {
+		t.n.Fatalf("create task: %v", err)
 	}
 	if t.exit, err = t.task.Wait(t.ctx); err != nil {
-		n.Fatal(err)
+		t.n.Fatal(err)
 	}
-	return t
 }
 
 // fifos is a cio.IO whose ends the test opens itself.
