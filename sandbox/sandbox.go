@@ -31,7 +31,6 @@ type Sandbox struct {
 	runner   *runner
 	client   *ttrpc.Client
 
-	guestBoot     []Stage
 	kernelRelease string
 
 	state State
@@ -48,9 +47,6 @@ func (s *Sandbox) ExitedAt() time.Time { return s.runner.exitedAt }
 
 // KernelRelease is the guest's, as uname(2) has it.
 func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
-
-// GuestBoot holds the stages of the guest's own boot, in microseconds since its kernel started.
-func (s *Sandbox) GuestBoot() []Stage { return s.guestBoot }
 
 // MarkContainer adds a container's stage to the timeline and writes it.
 func (s *Sandbox) MarkContainer(id, stage string) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/agent/api"
 )
 
 func needRoot(t *testing.T) {
@@ -253,6 +255,25 @@ func TestProcessIsKnownByItsStartTime(t *testing.T) {
 	}
 	if !(Process{os.Getpid(), start}).Alive() || (Process{os.Getpid(), start + 1}).Alive() {
 		t.Error("a process is not told from another with its id")
+	}
+}
+
+func TestStagesOfTheGuestAreBoundedAndInOrder(t *testing.T) {
+	boot := []*api.BootStage{
+		{Name: "kernel", Microseconds: 5}, {Name: "back", Microseconds: 1}, nil,
+		{Name: "far", Microseconds: 1 << 63}, {Name: "agent\x1b", Microseconds: 9},
+	}
+	got := guestStages(boot)
+	if len(got) != 2 || got[0] != (Stage{"kernel", 5}) || got[1] != (Stage{"agent?", 9}) {
+		t.Errorf("stages are %v", got)
+	}
+	if n := len(guestStages(make([]*api.BootStage, 1000))); n > maxBootStages {
+		t.Errorf("%d stages", n)
+	}
+	var out bytes.Buffer
+	Record{Stages: got, Guest: got}.Print(&out)
+	if !strings.Contains(out.String(), "kernel") {
+		t.Errorf("printed: %s", out.String())
 	}
 }
 

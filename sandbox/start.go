@@ -221,21 +221,29 @@ func (s *Sandbox) meetAgent(ctx context.Context) error {
 	return s.timeline.save(s.dir)
 }
 
-// maxBootStages and maxStageName bound what a guest can add to its timeline.
+// What a guest can add to its timeline: the number of stages, the bytes of a name, and microseconds.
 const (
 	maxBootStages = 16
 	maxStageName  = 64
+	maxBootTime   = 3600 * 1000 * 1000
 )
 
-// recordBoot adds the guest's own stages, whose clock starts with its kernel, as durations since then.
+// recordBoot keeps the guest's own stages beside the host's: their clock starts with its kernel.
 func (s *Sandbox) recordBoot(resp *api.ConfigureSandboxResponse) {
-	for i, st := range resp.Boot {
-		if i == maxBootStages {
-			return
-		}
-		s.guestBoot = append(s.guestBoot, Stage{Name: clip(st.Name, maxStageName), At: int64(st.Microseconds)})
-	}
+	s.timeline.setGuest(guestStages(resp.Boot))
 	s.kernelRelease = clip(resp.KernelRelease, maxStageName)
+}
+
+// guestStages takes of the guest's stages what a timeline can be: a bounded number, in order, within maxBootTime.
+func guestStages(boot []*api.BootStage) (stages []Stage) {
+	last := uint64(0)
+	for _, st := range boot[:min(len(boot), maxBootStages)] {
+		if us := st.GetMicroseconds(); us >= last && us <= maxBootTime {
+			stages = append(stages, Stage{Name: clip(st.GetName(), maxStageName), At: int64(us)})
+			last = us
+		}
+	}
+	return stages
 }
 
 // clip makes text of the guest safe to show: printable ASCII, at most n bytes.

@@ -23,6 +23,7 @@ type Timeline struct {
 	mu     sync.Mutex
 	start  time.Time
 	stages []Stage
+	guest  []Stage
 }
 
 // NewTimeline begins at start, the time the shim process was started.
@@ -40,9 +41,15 @@ func (t *Timeline) MarkAt(name string, at time.Time) {
 	t.stages = append(t.stages, Stage{Name: name, At: at.Sub(t.start).Microseconds()})
 }
 
+func (t *Timeline) setGuest(stages []Stage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.guest = stages
+}
+
 func (t *Timeline) save(d dir) error {
 	t.mu.Lock()
-	data, err := json.Marshal(Record{t.start, t.stages})
+	data, err := json.Marshal(Record{t.start, t.stages, t.guest})
 	t.mu.Unlock()
 	if err != nil {
 		return err
@@ -54,6 +61,8 @@ func (t *Timeline) save(d dir) error {
 type Record struct {
 	Start  time.Time `json:"start"`
 	Stages []Stage   `json:"stages"`
+	// Guest holds the guest's word on its own boot, since its kernel started.
+	Guest []Stage `json:"guest,omitempty"`
 }
 
 // LoadTimeline reads the timeline of the sandbox in directory path.
@@ -71,6 +80,15 @@ func LoadTimeline(path string) (Record, error) {
 
 // barWidth is the width of a timeline's bars in characters.
 const barWidth = 40
+
+// Print draws the host's stages and then the guest's.
+func (r Record) Print(out io.Writer) {
+	PrintTimeline(out, r.Stages)
+	if len(r.Guest) > 0 {
+		fmt.Fprintln(out, "\nof it, in the guest, by its own clock since its kernel started:")
+		PrintTimeline(out, r.Guest)
+	}
+}
 
 // PrintTimeline draws each stage as a bar from the end of the one before to its own.
 func PrintTimeline(out io.Writer, stages []Stage) {

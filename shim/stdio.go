@@ -51,13 +51,12 @@ type stdio struct {
 	out     sync.WaitGroup
 	closing chan struct{}
 	closed  sync.Once
-	inDone  chan struct{}
 }
 
 // openStdio opens containerd's end and reserves the guest's streams. Nothing is copied before run.
 func openStdio(sb *sandbox.Sandbox, namespace, id string, u uris) (_ *stdio, retErr error) {
 	s := &stdio{
-		stdinPath: u.stdin, closing: make(chan struct{}), inDone: make(chan struct{}),
+		stdinPath: u.stdin, closing: make(chan struct{}),
 		log: log.L.WithFields(log.Fields{"namespace": namespace, "container": id}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -111,14 +110,9 @@ func (s *stdio) run() {
 			s.copyOut(o.from, o.to)
 		}()
 	}
-	if s.stdin == nil {
-		close(s.inDone)
-		return
+	if s.stdin != nil {
+		go s.copyIn()
 	}
-	go func() {
-		defer close(s.inDone)
-		s.copyIn()
-	}()
 }
 
 // copyOut ends with the stream. When containerd's end fails, the rest is read and dropped: the process must not

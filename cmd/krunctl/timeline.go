@@ -18,7 +18,7 @@ func (a *app) timeline() *cobra.Command {
 		if done, err := a.json(tl); done {
 			return err
 		}
-		sandbox.PrintTimeline(os.Stdout, tl.Stages)
+		tl.Print(os.Stdout)
 		return nil
 	})
 }

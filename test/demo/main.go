@@ -225,7 +225,7 @@ func (d *demo) timeline(p *testpod.Pod) error {
 		return fmt.Errorf("boot timeline: %w", err)
 	}
 	fmt.Fprintln(d.out, "\nWhere the time of the start went, from the shim's start:")
-	sandbox.PrintTimeline(d.out, record.Stages)
+	record.Print(d.out)
 	for _, s := range record.Stages {
 		d.report.Boot = append(d.report.Boot, stage{s.Name, float64(s.At) / 1000})
 	}
