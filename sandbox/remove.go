@@ -10,8 +10,8 @@ import (
 	"krun.dev/krunpod/netbridge"
 )
 
-// Remove undoes the sandbox in directory path from its state on disk alone: the runner and its cgroup, the taps, the
-// share, the directory. It goes on after an error, reports them all, and keeps the state until everything else is
+// Remove undoes the sandbox in directory path from its state on disk alone: the runner and its cgroup, the taps,
+// the directory. It goes on after an error, reports them all, and keeps the state until everything else is
 // gone, so that it can be called again. A sandbox that does not exist is no error.
 func Remove(ctx context.Context, path string) error {
 	st, err := LoadState(path)
@@ -31,10 +31,16 @@ func Remove(ctx context.Context, path string) error {
 	if st.Bridge != nil {
 		errs = append(errs, netbridge.Leave(ctx, st.NetNS, st.Bridge))
 	}
-	d := dir(path)
-	errs = append(errs, share{skeleton: d.skeleton(), root: d.share()}.remove())
 	if err := errors.Join(errs...); err != nil {
 		return err
+	}
+	// The share's mounts are not the host's, so none should be here; one that is must not be emptied.
+	below, err := HasMountsBelow(path)
+	if err != nil {
+		return err
+	}
+	if below {
+		return fmt.Errorf("remove the sandbox's directory %s: something is mounted below it; unmount that first", path)
 	}
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("remove the sandbox's directory: %w", err)

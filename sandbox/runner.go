@@ -9,13 +9,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/krun"
@@ -39,9 +37,25 @@ const runnerNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIP
 // VM holds the pod's memory and must not inherit that.
 const runnerOOMScore = 0
 
-// startRunner starts binary in the network namespace netNS and the cgroup, and hands it cfg. The guest's console
-// comes out of console.
-func startRunner(binary string, cfg *krun.Config, netNS string, cgroup *os.File, console io.Writer) (*runner, error) {
+// birthplace is where a runner starts; the namespaces of its own are made from there.
+type birthplace struct {
+	// netNS is the path of a network namespace; when it is empty, the runner gets an empty one.
+	netNS  string
+	mounts *share
+	cgroup *os.File
+}
+
+func (b birthplace) start(cmd *exec.Cmd) error {
+	return b.mounts.inside(func(string) error {
+		if err := enterNetNS(b.netNS); err != nil {
+			return err
+		}
+		return cmd.Start()
+	})
+}
+
+// startRunner starts binary at b and hands it cfg. The guest's console comes out of console.
+func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Writer) (*runner, error) {
 	input, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("encode runner configuration: %w", err)
@@ -57,9 +71,9 @@ func startRunner(binary string, cfg *krun.Config, netNS string, cgroup *os.File,
 		Cloneflags:  runnerNamespaces,
 		Setsid:      true,
 		UseCgroupFD: true,
-		CgroupFD:    int(cgroup.Fd()),
+		CgroupFD:    int(b.cgroup.Fd()),
 	}
-	if err := inNetNS(netNS, r.cmd.Start); err != nil {
+	if err := b.start(r.cmd); err != nil {
 		return nil, fmt.Errorf("start the runner %s: %w", binary, err)
 	}
 	r.PID = r.cmd.Process.Pid
@@ -108,34 +122,6 @@ func setOOMScore(pid int) error {
 		return fmt.Errorf("set the runner's OOM score: %w", err)
 	}
 	return nil
-}
-
-// inNetNS runs f on a thread in the network namespace at path; with an empty path, in a new one that has nothing.
-func inNetNS(path string, f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: the runtime ends it with the goroutine, so that no other goroutine can
-		// come to run in the pod's namespace.
-		runtime.LockOSThread()
-		result <- func() error {
-			if path == "" {
-				if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-					return fmt.Errorf("make a network namespace: %w", err)
-				}
-				return f()
-			}
-			ns, err := netns.GetFromPath(path)
-			if err != nil {
-				return fmt.Errorf("open network namespace %s: %w", path, err)
-			}
-			defer ns.Close()
-			if err := netns.Set(ns); err != nil {
-				return fmt.Errorf("enter network namespace %s: %w", path, err)
-			}
-			return f()
-		}()
-	}()
-	return <-result
 }
 
 // startTime is field 22 of /proc/PID/stat.

@@ -24,7 +24,7 @@ type Sandbox struct {
 	spec     Spec
 	dir      dir
 	timeline *Timeline
-	share    share
+	share    *share
 	control  *net.UnixListener
 	streams  *streams
 	console  *console
@@ -112,6 +112,9 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	}
 	if s.console != nil {
 		s.console.Close()
+	}
+	if s.share != nil {
+		err = errors.Join(err, s.share.close())
 	}
 	if rerr := Remove(ctx, string(s.dir)); rerr != nil {
 		return errors.Join(err, fmt.Errorf("remove sandbox %s: %w", s.spec.ID, rerr))

@@ -24,7 +24,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func testShare(t *testing.T) share {
+func testShare(t *testing.T) *share {
 	t.Helper()
 	needRoot(t)
 	s, err := newShare(dir(t.TempDir()))
@@ -32,11 +32,23 @@ func testShare(t *testing.T) share {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.remove(); err != nil {
+		if err := s.close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return s
+}
+
+// in runs f where the share's mounts are seen. It must not end the test.
+func (s *share) in(t *testing.T, f func(root string)) {
+	t.Helper()
+	err := s.inside(func(root string) error {
+		f(root)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestShareShowsFilesAndDirectoriesWithTheirAttributes(t *testing.T) {
@@ -45,41 +57,109 @@ func TestShareShowsFilesAndDirectoriesWithTheirAttributes(t *testing.T) {
 	if err := os.WriteFile(src+"/f", []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for name, a := range map[string]Attach{
+	mounts := map[string]Attach{
 		"c/rootfs":   {Source: src, Recursive: true},
 		"c/mounts/0": {Source: src + "/f", ReadOnly: true},
 		"c/mounts/1": {Source: src, ReadOnly: true},
-	} {
+	}
+	for name, a := range mounts {
 		if err := s.attach(name, a); err != nil {
 			t.Fatal(err)
 		}
-		var st unix.Statfs_t
-		if err := unix.Statfs(filepath.Join(s.root, name), &st); err != nil {
-			t.Fatal(err)
+	}
+	if err := s.attach("d/rootfs", Attach{Source: src}); err != nil {
+		t.Fatal(err)
+	}
+	if below, err := HasMountsBelow(filepath.Dir(s.root)); err != nil || below {
+		t.Errorf("the host sees the share's mounts: %v, %v", below, err)
+	}
+	s.in(t, func(root string) {
+		for name, a := range mounts {
+			var st unix.Statfs_t
+			if err := unix.Statfs(filepath.Join(root, name), &st); err != nil {
+				t.Error(err)
+			}
+			if st.Flags&unix.ST_NODEV == 0 || st.Flags&unix.ST_NOSUID == 0 || (st.Flags&unix.ST_RDONLY != 0) != a.ReadOnly {
+				t.Errorf("%s has flags %x", name, st.Flags)
+			}
 		}
-		if st.Flags&unix.ST_NODEV == 0 || st.Flags&unix.ST_NOSUID == 0 || (st.Flags&unix.ST_RDONLY != 0) != a.ReadOnly {
-			t.Errorf("%s has flags %x", name, st.Flags)
+		if err := os.WriteFile(root+"/c/rootfs/g", nil, 0o644); err != nil {
+			t.Errorf("a writable mount: %v", err)
 		}
-	}
-	if err := os.WriteFile(s.root+"/c/rootfs/g", nil, 0o644); err != nil {
-		t.Errorf("a writable mount: %v", err)
-	}
-	if err := os.WriteFile(s.root+"/c/mounts/0", nil, 0o644); !errors.Is(err, unix.EROFS) {
-		t.Errorf("a read-only file: %v", err)
-	}
-	if err := os.Mkdir(s.root+"/c/evil", 0o755); !errors.Is(err, unix.EROFS) {
-		t.Errorf("the share's own directory: %v", err)
-	}
+		if err := os.WriteFile(root+"/c/mounts/0", nil, 0o644); !errors.Is(err, unix.EROFS) {
+			t.Errorf("a read-only file: %v", err)
+		}
+		if err := os.Mkdir(root+"/c/evil", 0o755); !errors.Is(err, unix.EROFS) {
+			t.Errorf("the share's own directory: %v", err)
+		}
+	})
 	for range 2 {
 		if err := s.detach("c"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if left, err := os.ReadDir(s.root); err != nil || len(left) != 0 {
-		t.Errorf("after detach the share holds %v, %v", left, err)
-	}
+	s.in(t, func(root string) {
+		left, err := os.ReadDir(root)
+		if err != nil || len(left) != 1 || left[0].Name() != "d" {
+			t.Errorf("after detach the share holds %v, %v", left, err)
+		}
+		if _, err := os.Stat(root + "/d/rootfs/f"); err != nil {
+			t.Errorf("detach touched another container: %v", err)
+		}
+	})
 	if _, err := os.Stat(src + "/f"); err != nil {
 		t.Errorf("detach touched the source: %v", err)
+	}
+}
+
+func TestSealLeavesNothingOfTheHostInTheShare(t *testing.T) {
+	s := testShare(t)
+	src := t.TempDir()
+	if err := os.WriteFile(src+"/f", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.attach("before/rootfs", Attach{Source: src}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.seal(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.attach("after/rootfs", Attach{Source: src}); err != nil {
+		t.Fatal(err)
+	}
+	s.in(t, func(root string) {
+		for _, name := range []string{"before", "after"} {
+			if _, err := os.Stat(filepath.Join(root, name, "rootfs/f")); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Stat("/proc"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the host's root is still there: %v", err)
+		}
+	})
+	if err := s.detach("before"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestASourceCanBeRemovedWhileItsMountIsInTheShare(t *testing.T) {
+	s := testShare(t)
+	src := t.TempDir()
+	if err := os.Mkdir(src+"/below", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("kp", src+"/below", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(src+"/below", unix.MNT_DETACH) })
+	if err := s.attach("c/mounts/0", Attach{Source: src, Recursive: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(src+"/below", 0); err != nil {
+		t.Errorf("unmount on the host: %v", err)
+	}
+	if err := os.Remove(src + "/below"); err != nil {
+		t.Errorf("remove on the host: %v", err)
 	}
 }
 
@@ -103,12 +183,14 @@ func TestReadOnlyLeavesMountsBelowAsTheyAreUnlessTheTreeIs(t *testing.T) {
 		if err := s.attach(name, Attach{Source: src, ReadOnly: true, ReadOnlyTree: tree, Recursive: true}); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(s.root+"/"+name+"/f", nil, 0o644); !errors.Is(err, unix.EROFS) {
-			t.Errorf("%s: the top is writable: %v", name, err)
-		}
-		if err := os.WriteFile(s.root+"/"+name+"/below/f", nil, 0o644); errors.Is(err, unix.EROFS) != tree {
-			t.Errorf("%s: below: %v", name, err)
-		}
+		s.in(t, func(root string) {
+			if err := os.WriteFile(root+"/"+name+"/f", nil, 0o644); !errors.Is(err, unix.EROFS) {
+				t.Errorf("%s: the top is writable: %v", name, err)
+			}
+			if err := os.WriteFile(root+"/"+name+"/below/f", nil, 0o644); errors.Is(err, unix.EROFS) != tree {
+				t.Errorf("%s: below: %v", name, err)
+			}
+		})
 	}
 }
 
@@ -132,9 +214,11 @@ func TestRemoveIsIdempotentAndNeedsOnlyTheDisk(t *testing.T) {
 	if err := os.MkdirAll(d, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newShare(dir(d)); err != nil {
+	s, err := newShare(dir(d))
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer s.close()
 	st := State{ID: "id", Namespace: "ns", Runner: &Process{PID: 1, Start: 1}} // not init's start time: never killed
 	if err := st.save(dir(d)); err != nil {
 		t.Fatal(err)

@@ -5,18 +5,35 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/sandbox/mnt"
 )
 
 // share is the directory tree that the guest sees through virtio-fs. Each container has one directory in it; mounts
 // are attached there while the VM runs and reach the runner's mount namespace by propagation.
 //
 // The guest must not be able to put a symbolic link where the host attaches next. So the tree exists twice: the
-// skeleton, in which the host makes directories, and the share, a read-only bind mount of it, on which it mounts.
+// skeleton, in which the host makes directories, and the root, a read-only bind mount of it, on which it mounts.
 // Read-only is an attribute of that mount, set before the runner's jail can clone it.
+//
+// The mounts are in a mount namespace of the share's own, which no process but the runner's descends from. The host
+// does not see them: a volume's directory can be removed there while the pod still holds a copy of its mount
+// (rmdir(2), EBUSY), and nothing is left to unmount when shim and runner are gone.
 type share struct {
 	skeleton, root string
+
+	ns *os.File
+	// sealed is set once the namespace holds nothing but the sandbox's directory, which is its root then.
+	sealed bool
+
+	mu sync.Mutex
+	// attached are the names that something was attached at, in that order.
+	attached []string
 }
 
 // Attach says how a path of the host appears in the guest.
@@ -33,32 +50,78 @@ type Attach struct {
 	Follow bool
 }
 
-// newShare makes the skeleton and the share in d. The share is a mount of its own that propagates.
-func newShare(d dir) (share, error) {
-	s := share{skeleton: d.skeleton(), root: d.share()}
+// inert is what every mount of the share carries from the start: a device node that the guest makes cannot be opened
+// on the host, nor a setuid program run.
+const inert = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+
+// copy is the mount that a asks for.
+func (a Attach) copy() mnt.Copy {
+	c := mnt.Copy{Source: a.Source, Recursive: a.Recursive, Attributes: inert}
+	if a.ReadOnlyTree {
+		c.Attributes |= unix.MOUNT_ATTR_RDONLY
+	}
+	if a.ReadOnly {
+		c.TopAttributes |= unix.MOUNT_ATTR_RDONLY
+	}
+	if a.Follow {
+		c.Propagation = unix.MS_SLAVE
+	}
+	return c
+}
+
+// newShare makes the skeleton, and the share in a mount namespace that is a copy of the host's until seal.
+func newShare(d dir) (*share, error) {
+	s := &share{skeleton: d.skeleton(), root: d.share()}
 	for _, p := range []string{s.skeleton, s.root} {
 		if err := os.Mkdir(p, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return s, fmt.Errorf("make share: %w", err)
+			return nil, fmt.Errorf("make share: %w", err)
 		}
 	}
-	tree, err := cloneMount(Attach{Source: s.skeleton, ReadOnly: true})
+	err := onThread(func() (err error) {
+		if s.ns, err = makeMountNS(); err != nil {
+			return err
+		}
+		// A mount of its own, and private, for the directory that seal makes the root: pivot_root(2) wants both.
+		if err := (mnt.Copy{Source: string(d), Attributes: inert}).Attach(string(d)); err != nil {
+			return err
+		}
+		root := mnt.Copy{Source: s.skeleton, Attributes: inert | unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_SHARED}
+		return root.Attach(s.root)
+	})
 	if err != nil {
-		return s, err
-	}
-	defer unix.Close(tree)
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, s.root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return s, fmt.Errorf("mount share on %s: %w", s.root, err)
-	}
-	if err := unix.Mount("", s.root, "", unix.MS_SHARED, ""); err != nil {
-		return s, fmt.Errorf("make %s a shared mount: %w", s.root, err)
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
 
-// attach shows a.Source at the relative path name of the share. What is attached carries nosuid and nodev from the
-// start: a device node that the guest makes cannot be opened on the host, nor a setuid program run.
-func (s share) attach(name string, a Attach) error {
-	tree, err := cloneMount(a)
+// inside runs f on a thread in the share's mount namespace, with the share's root as it is there.
+func (s *share) inside(f func(root string) error) error {
+	return onThread(func() error {
+		if err := enterMountNS(s.ns); err != nil {
+			return err
+		}
+		root := s.root
+		if s.sealed {
+			root = "/" + filepath.Base(root)
+		}
+		return f(root)
+	})
+}
+
+// seal lets go of the host's mounts, once the runner has its own copies: what the host unmounts later must not stay in
+// use by a sandbox.
+func (s *share) seal() error {
+	if err := s.inside(func(root string) error { return mnt.Pivot(filepath.Dir(root)) }); err != nil {
+		return fmt.Errorf("seal the share: %w", err)
+	}
+	s.sealed = true
+	return nil
+}
+
+// attach shows a.Source at the relative path name of the share.
+func (s *share) attach(name string, a Attach) error {
+	// Cloned here, among the host's mounts; moved where the host does not see it.
+	tree, err := a.copy().Open()
 	if err != nil {
 		return err
 	}
@@ -66,20 +129,26 @@ func (s share) attach(name string, a Attach) error {
 	if err := s.makeTarget(name, tree); err != nil {
 		return err
 	}
-	target, err := openBeneath(s.root, name)
+	err = s.inside(func(root string) error {
+		target, err := openBeneath(root, name)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(target)
+		flags := unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+		return unix.MoveMount(tree, "", target, "", flags)
+	})
 	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	flags := unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
-	if err := unix.MoveMount(tree, "", target, "", flags); err != nil {
 		return fmt.Errorf("attach %s to the share as %s: %w", a.Source, name, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attached = append(s.attached, name)
 	return nil
 }
 
 // makeTarget makes the mount point in the skeleton: a directory, or an empty file for anything else.
-func (s share) makeTarget(name string, tree int) error {
+func (s *share) makeTarget(name string, tree int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(tree, &st); err != nil {
 		return fmt.Errorf("stat what is to be attached as %s: %w", name, err)
@@ -101,68 +170,49 @@ func (s share) makeTarget(name string, tree int) error {
 	return f.Close()
 }
 
-// detach removes container name and every mount below it. It is idempotent.
-func (s share) detach(name string) error {
-	if err := unmountBelow(filepath.Join(s.root, name)); err != nil {
+// detach removes container id and everything attached below it. It is idempotent.
+func (s *share) detach(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.inside(func(root string) error {
+		for i := len(s.attached) - 1; i >= 0; i-- {
+			if name := s.attached[i]; strings.HasPrefix(name, id+"/") {
+				if err := unmountAll(filepath.Join(root, name)); err != nil {
+					return err
+				}
+				s.attached = slices.Delete(s.attached, i, i+1)
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(s.skeleton, name)); err != nil {
+	if err := os.RemoveAll(filepath.Join(s.skeleton, id)); err != nil {
 		return fmt.Errorf("remove container from the share: %w", err)
 	}
 	return nil
 }
 
-// remove takes the whole share away. It is idempotent and needs nothing but the paths.
-func (s share) remove() error {
-	if err := unmountBelow(s.root); err != nil {
-		return err
-	}
-	for _, p := range []string{s.root, s.skeleton} {
-		// A mount that could not be removed must never be emptied: os.Remove fails on it, RemoveAll would not.
-		if p == s.root {
-			if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("remove share: %w", err)
-			}
-			continue
-		}
-		if err := os.RemoveAll(p); err != nil {
-			return fmt.Errorf("remove share: %w", err)
+// unmountAll detaches what is mounted at path, with what is below it, until nothing is: mounts that came by
+// propagation may lie on top of the one that was attached.
+func unmountAll(path string) error {
+	for {
+		switch err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			return nil
+		case err != nil:
+			return fmt.Errorf("unmount %s: %w", path, err)
 		}
 	}
-	return nil
 }
 
-// cloneMount makes a detached copy of the mount at a.Source with its attributes set (open_tree(2), mount_setattr(2)).
-func cloneMount(a Attach) (int, error) {
-	open := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-	set := uint(unix.AT_EMPTY_PATH)
-	if a.Recursive {
-		open |= unix.AT_RECURSIVE
-		set |= unix.AT_RECURSIVE
+// close lets go of the mount namespace: its mounts end with the last process in a copy of it.
+func (s *share) close() error {
+	if s.ns == nil {
+		return nil
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, a.Source, open)
-	if err != nil {
-		return -1, fmt.Errorf("clone mount of %s: %w", a.Source, err)
-	}
-	all := unix.MountAttr{
-		Attr_set:    unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
-		Propagation: unix.MS_PRIVATE,
-	}
-	if a.ReadOnlyTree {
-		all.Attr_set |= unix.MOUNT_ATTR_RDONLY
-	}
-	if a.Follow {
-		all.Propagation = unix.MS_SLAVE
-	}
-	err = unix.MountSetattr(tree, "", set, &all)
-	if err == nil && a.ReadOnly {
-		err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	}
-	if err != nil {
-		unix.Close(tree)
-		return -1, fmt.Errorf("set attributes on the mount of %s: %w", a.Source, err)
-	}
-	return tree, nil
+	return s.ns.Close()
 }
 
 // openBeneath opens name below root without following a link or leaving it (openat2(2)).

@@ -146,12 +146,15 @@ func (s *Sandbox) boot() error {
 	if s.console, err = newConsole(s.dir.console()); err != nil {
 		return err
 	}
-	s.runner, err = startRunner(s.cfg.Runner, s.vmConfig(), s.spec.NetNS, cgroup, s.console)
+	s.runner, err = startRunner(s.cfg.Runner, s.vmConfig(), birthplace{s.spec.NetNS, s.share, cgroup}, s.console)
 	if err != nil {
 		return err
 	}
 	s.state.Runner = &s.runner.Process
 	s.timeline.Mark("runner started")
+	if err := s.share.seal(); err != nil {
+		return err
+	}
 	return s.state.save(s.dir)
 }
 

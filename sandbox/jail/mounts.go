@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/krun"
+	"krun.dev/krunpod/sandbox/mnt"
 )
 
 const (
@@ -95,26 +96,12 @@ func (b bind) attach(root string) error {
 	if err := makeMountPoint(target, b.dir); err != nil {
 		return err
 	}
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-	atFlags := uint(unix.AT_EMPTY_PATH)
+	c := mnt.Copy{Source: b.source, Recursive: b.recursive, Attributes: b.attributes}
 	if b.recursive {
-		flags |= unix.AT_RECURSIVE
-		atFlags |= unix.AT_RECURSIVE
+		c.Propagation = unix.MS_SLAVE
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, b.source, flags)
-	if err != nil {
-		return fmt.Errorf("jail: open %s for binding: %w", b.source, err)
-	}
-	defer unix.Close(tree)
-	attr := unix.MountAttr{Attr_set: b.attributes, Propagation: unix.MS_PRIVATE}
-	if b.recursive {
-		attr.Propagation = unix.MS_SLAVE
-	}
-	if err := unix.MountSetattr(tree, "", atFlags, &attr); err != nil {
-		return fmt.Errorf("jail: set attributes of %s (mount_setattr, Linux 5.12): %w", b.source, err)
-	}
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("jail: attach %s: %w", b.source, err)
+	if err := c.Attach(target); err != nil {
+		return fmt.Errorf("jail: %w", err)
 	}
 	return nil
 }
@@ -139,18 +126,8 @@ func makeMountPoint(path string, dir bool) error {
 
 // pivot makes root the root of all threads, forgets the host's and seals the tmpfs.
 func pivot(root string) error {
-	if err := unix.Chdir(root); err != nil {
-		return fmt.Errorf("jail: enter %s: %w", root, err)
-	}
-	// The old root is stacked on the new one, so that no directory is needed for it: pivot_root(2), NOTES.
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("jail: pivot_root: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("jail: detach the host's root: %w", err)
-	}
-	if err := unix.Chdir("/"); err != nil {
-		return fmt.Errorf("jail: enter /: %w", err)
+	if err := mnt.Pivot(root); err != nil {
+		return fmt.Errorf("jail: %w", err)
 	}
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return fmt.Errorf("jail: make the root read-only: %w", err)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,7 +22,7 @@ import (
 // options are the command line.
 type options struct {
 	binary string
-	nodes  int
+	nodes  []node
 	out    string
 	run    string
 	limit  time.Duration
@@ -31,9 +32,12 @@ var errFailed = errors.New("the end-to-end tests failed")
 
 func main() {
 	log.SetFlags(log.Ltime)
-	var o options
+	o := options{nodes: []node{1, 2}}
 	flag.StringVar(&o.binary, "binary", "out/e2e.test", "test binary, built with go test -c")
-	flag.IntVar(&o.nodes, "nodes", 2, "number of nodes to run on")
+	flag.Func("nodes", "numbers of the nodes to run on (default 1,2)", func(list string) (err error) {
+		o.nodes, err = parseNodes(list)
+		return err
+	})
 	flag.StringVar(&o.out, "out", "out", "directory for the reports")
 	flag.StringVar(&o.run, "run", "", "run only the tests that match this regular expression")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "bound of one test")
@@ -51,12 +55,12 @@ func runAll(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	log.Printf("%d tests on %d nodes", len(tests), o.nodes)
+	log.Printf("%d tests on %d nodes", len(tests), len(o.nodes))
 	q := newQueue(tests)
 	began := time.Now()
-	workers := make(chan error, o.nodes)
-	for i := range o.nodes {
-		go func() { workers <- work(ctx, o, node(i+1), q) }()
+	workers := make(chan error, len(o.nodes))
+	for _, n := range o.nodes {
+		go func() { workers <- work(ctx, o, n, q) }()
 	}
 	var errs []error
 	for range o.nodes {
@@ -79,6 +83,19 @@ func runAll(ctx context.Context, o options) error {
 		errs = append(errs, errFailed)
 	}
 	return errors.Join(errs...)
+}
+
+// parseNodes reads a list like "1,2".
+func parseNodes(list string) ([]node, error) {
+	var nodes []node
+	for _, text := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || slices.Contains(nodes, node(n)) {
+			return nil, fmt.Errorf("%q: want different numbers of nodes, such as 1,2", list)
+		}
+		nodes = append(nodes, node(n))
+	}
+	return nodes, nil
 }
 
 // listTests asks the binary itself, on this machine.

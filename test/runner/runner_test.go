@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 )
@@ -56,5 +57,17 @@ func TestABrokenNodesTestRunsOnceMore(t *testing.T) {
 	}
 	if q.faults != 2 {
 		t.Errorf("%d faults", q.faults)
+	}
+}
+
+func TestNodesAreAListOfDifferentNumbers(t *testing.T) {
+	nodes, err := parseNodes("2,1")
+	if err != nil || !slices.Equal(nodes, []node{2, 1}) {
+		t.Errorf("%v, %v", nodes, err)
+	}
+	for _, bad := range []string{"", "0", "1,1", "a", "1 2"} {
+		if nodes, err := parseNodes(bad); err == nil {
+			t.Errorf("%q gave %v", bad, nodes)
+		}
 	}
 }
