@@ -1,6 +1,6 @@
 # Every target is one call of a script under hack/; each of those has --help.
 .DEFAULT_GOAL := help
-.PHONY: help deps build generate libkrun node install-node demo test unit lint e2e bench conformance clean
+.PHONY: help deps build generate libkrun node install-node demo test unit lint check-node e2e bench conformance clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ install-node: build ## builds, and installs it with containerd on the node
 demo: ## shows a pod in a microVM on the node, and checks what it shows
 	hack/on-node demo
 
-test: ## lint, fast tests, end-to-end tests
+test: ## lint, fast tests, tests of the node, end-to-end tests
 	@hack/test
 
 unit: ## lint and the fast tests
@@ -34,6 +34,9 @@ unit: ## lint and the fast tests
 
 lint: ## gofmt, vet, staticcheck, shellcheck
 	@hack/lint
+
+check-node: ## hack/node, where the node is this machine itself
+	@hack/check-node
 
 e2e: ## the end-to-end tests on two nodes (hack/e2e -run REGEXP: some)
 	@hack/e2e

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The node's disk: noderoot with our init, ssh keys and settings, as one sparse ext4 file (no loop device, no mount).
+# The node's root: noderoot with our init, ssh keys and settings. As a tree (root/, what a node on the host itself puts
+# its overlay on) and as a disk: one sparse ext4 file, made without a loop device or a mount.
 versions() { :; }
 
 inputs() {
@@ -24,5 +25,4 @@ build() {
 	mkdir -p "$root"/{run/sshd,opt/krunpod,etc/krunpod,usr/local}
 	cp "$base/vmlinuz" "$base/initrd" "$1/"
 	mkfs.ext4 -q -F -L node -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$root" "$1/root.ext4" 12G
-	rm -rf "$root"
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the node has in /usr/local (bin/ and libexec/cni/), as a read-only ext4 file. Apart from the root file system, so
-# that a new containerd does not build a new root.
+# What the node has in /usr/local (bin/ and libexec/cni/): as a tree (root/, hard links) and as a read-only ext4 file.
+# Apart from the root file system, so that a new containerd does not build a new root.
 versions() { :; }
 
 inputs() {
@@ -13,10 +13,9 @@ build() {
 	mkdir -p "$1"/root/{bin,sbin,lib,share,libexec/cni}
 	for tool in containerd runc critools; do
 		dir=$("$REPO/hack/cached" "$tool")
-		cp "$dir"/bin/* "$1/root/bin/"
+		cp -l "$dir"/bin/* "$1/root/bin/"
 	done
 	dir=$("$REPO/hack/cached" cni)
-	cp "$dir"/bin/* "$1/root/libexec/cni/"
+	cp -l "$dir"/bin/* "$1/root/libexec/cni/"
 	mkfs.ext4 -q -F -O ^has_journal -m 0 -d "$1/root" "$1/tools.ext4" 400M
-	rm -rf "$1/root"
 }

@@ -1,0 +1,183 @@
+# shellcheck shell=bash
+# A node that is this machine itself: the root file system of the QEMU nodes in namespaces of its own, on the host's
+# kernel. Mounts, processes, cgroups, interfaces and files of the node are its own and go with it. To be sourced by
+# node.sh.
+
+# Whom a host node gets its controllers from: what a pod's limits need.
+CONTROLLERS=(cpuset cpu io memory pids)
+# Modules that a node or a krun pod needs and the kernel may not load by itself. Not br_netfilter: with it the host's
+# own bridges would pass their frames to iptables.
+MODULES=(overlay tun veth bridge sch_ingress cls_matchall act_mirred kvm)
+# Bound in seconds of the guest that asks whether KVM works; on hardware it takes two.
+TRIAL_TIMEOUT=${TRIAL_TIMEOUT:-30}
+
+host_netns() { echo "$NETNS-$NODE"; }
+
+host_link() {
+	ip netns add "$(host_netns)"
+	ip -n "$NETNS" link add "$LINK" type veth peer name eth0 netns "$(host_netns)"
+}
+
+host_unlink() { ip netns del "$(host_netns)" 2>/dev/null || true; }
+
+host_pid() {
+	local pid
+	pid=$(cat "$DIR/init.pid" 2>/dev/null) || return 1
+	[[ -n $pid ]] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q -E "(host-root|krunpod-init host) $NODE " || return 1
+	printf '%s\n' "$pid"
+}
+
+host_state() { if grep -q "^krunpod-init: .* is up" "$DIR/console.log"; then echo ok; else echo booting; fi; }
+
+host_start() {
+	local image tools cgroup
+	image=$("$REPO/hack/cached" nodeimage)
+	tools=$("$REPO/hack/cached" nodetools)
+	cgroup=$(host_cgroup)
+	mkdir -p "$cgroup/init.scope"
+	host_take_controllers
+	# The cgroup namespace is rooted where the process is when it is made; that root must then be left, since a cgroup
+	# with processes cannot hand controllers on.
+	(
+		echo "$BASHPID" >"$cgroup/cgroup.procs"
+		# shellcheck disable=SC2016 # the inner shell's
+		exec setsid nsenter --net="/run/netns/$(host_netns)" unshare --cgroup bash -c 'echo 0 >"$0" && exec "$@"' \
+			"$cgroup/init.scope/cgroup.procs" unshare --mount --uts --ipc --pid --fork \
+			"$REPO/hack/lib/host-root" "$NODE" "$DIR" "$image/root" "$tools/root"
+	) </dev/null >"$DIR/console.log" 2>&1 &
+	# Until its PID 1 has said which process it is.
+	for _ in {1..100}; do
+		if [[ -s $DIR/init.pid ]] || ! kill -0 $! 2>/dev/null; then break; fi
+		sleep 0.1
+	done
+}
+
+# host_stop: with its PID 1 ends every process of the node, and with those every mount.
+host_stop() {
+	local pid cgroup
+	if pid=$(host_pid); then kill -9 "$pid"; fi
+	cgroup=$(host_cgroup)
+	[[ -d $cgroup ]] || return 0
+	for _ in {1..100}; do
+		if grep -q 'populated 0' "$cgroup/cgroup.events"; then break; fi
+		sleep 0.1
+	done
+	find "$cgroup" -depth -type d -exec rmdir {} + || die "processes are left in $cgroup: end them, then run down again"
+	host_give_controllers
+}
+
+# host_exec ARG...: becomes one command with exactly these arguments, the environment of the QEMU node's sshd, and this
+# terminal. Its cgroup is the node's, so that down ends it.
+host_exec() {
+	local pid env
+	pid=$(host_pid) || die "node $NODE is down: hack/node -n $NODE up"
+	read -r -a env < <(sed -n 's/^SetEnv //p' "$REPO/hack/guest/sshd_config")
+	echo "$BASHPID" >"$(host_cgroup)/init.scope/cgroup.procs"
+	exec nsenter -t "$pid" -m -u -i -n -p -C env -i -C /root "${env[@]}" HOME=/root USER=root LOGNAME=root \
+		SHELL=/bin/bash TERM="${TERM:-dumb}" "$@"
+}
+
+# --- cgroups ---------------------------------------------------------------------------------------------------
+
+# cgroup2_mount: where this machine has cgroup v2; empty where it has none.
+cgroup2_mount() { awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts; }
+
+host_cgroup() { echo "$(cgroup2_mount)/$NETNS-$NODE"; }
+
+# host_take_controllers: what the root hands on to its children that it did not before is noted, to be undone.
+host_take_controllers() {
+	local c root
+	root=$(cgroup2_mount)
+	for c in "${CONTROLLERS[@]}"; do
+		if grep -qw "$c" "$root/cgroup.controllers" && ! grep -qw "$c" "$root/cgroup.subtree_control" &&
+			echo "+$c" 2>/dev/null >"$root/cgroup.subtree_control"; then
+			echo "$c" >>"$CACHE/.controllers"
+		fi
+	done
+}
+
+# host_give_controllers: undoes it with the last node; a controller that another user has taken since stays.
+host_give_controllers() {
+	local c root
+	root=$(cgroup2_mount)
+	[[ -f $CACHE/.controllers && -z $(find "$root" -maxdepth 1 -name "$NETNS-?") ]] || return 0
+	while read -r c; do echo "-$c" 2>/dev/null >"$root/cgroup.subtree_control" || true; done <"$CACHE/.controllers"
+	rm "$CACHE/.controllers"
+}
+
+# --- can this machine do it? -----------------------------------------------------------------------------------
+
+# host_can_contain: ends the script where not even a node without microVMs can be, with the first thing that is missing.
+host_can_contain() {
+	local cgroup
+	need() { "${@:2}" 2>/dev/null || die "a node on the host needs $1: see to that, or take KRUNPOD_NODE=qemu"; }
+	need "cgroup v2, and none is mounted" test -n "$(cgroup2_mount)"
+	cgroup=$(host_cgroup)
+	need "to make cgroups in $(cgroup2_mount)" mkdir -p "$cgroup"
+	need "to put processes into $cgroup" bash -c 'echo $$ >"$0/cgroup.procs"' "$cgroup"
+	rmdir "$cgroup"
+	need "namespaces of its own, so CAP_SYS_ADMIN" \
+		unshare --mount --uts --ipc --net --cgroup --pid --fork mount -t proc proc /proc
+	need "the kernel module overlay" unshare --mount mount -t overlay -o lowerdir=/usr:/etc overlay /mnt
+	need "the kernel module veth" unshare --net ip link add kp1 type veth peer name kp2
+	need "the kernel module bridge" unshare --net ip link add kp3 type bridge
+}
+
+# host_lacks: says, a line each, what this machine lacks to run krun pods itself; nothing where it can. Each thing is
+# tried: a device file or a module's name prove nothing.
+host_lacks() {
+	local root c
+	modprobe -a -q "${MODULES[@]}" 2>/dev/null || true
+	modprobe -q kvm_intel 2>/dev/null || modprobe -q kvm_amd 2>/dev/null || true
+	root=$(cgroup2_mount)
+	if [[ $root != /sys/fs/cgroup ]]; then
+		echo "it does not use cgroup v2 alone"
+	else
+		for c in cpu memory pids; do
+			grep -qw "$c" "$root/cgroup.controllers" || echo "cgroup v2 does not have the controller $c"
+		done
+	fi
+	unshare --net bash -c '
+		need() { "${@:2}" >/dev/null 2>&1 || echo "the kernel module $1 is missing"; }
+		ip link set lo up
+		need tun ip tuntap add kp0 mode tap
+		need sch_ingress tc qdisc add dev lo clsact
+		# The network bridge does with u32 where there is no matchall.
+		need cls_matchall sh -c "tc filter add dev lo ingress matchall ||
+			tc filter add dev lo ingress u32 match u32 0 0"
+		need act_mirred tc actions add action mirred egress redirect dev lo'
+	host_runs_a_guest || echo "its KVM does not run a guest"
+}
+
+# host_runs_a_guest: whether this machine's KVM does, asked by booting one whose init says a line. Not by looking at
+# /dev/kvm, which may open where no guest can run; nor with libkrun, whose faults are ours to find. The answer holds
+# until the machine boots anew.
+host_runs_a_guest() {
+	local boot answer file=$CACHE/kvm-trial
+	boot=$(</proc/sys/kernel/random/boot_id)
+	exec {trial_lock}>"$CACHE/.lock-kvm-trial"
+	flock "$trial_lock"
+	answer=$(sed -n "s/^$boot //p" "$file" 2>/dev/null || true)
+	if [[ -z $answer ]]; then
+		say "asking this machine's KVM to run a guest (the answer is kept in $file until the next boot)"
+		answer=no
+		if boot_guest; then answer=yes; fi
+		echo "$boot $answer" >"$file"
+	fi
+	exec {trial_lock}>&-
+	[[ $answer == yes ]]
+}
+
+# boot_guest: the node's kernel, whose init is the shell of its initrd. The sum is done in the guest: the kernel prints
+# its command line too.
+boot_guest() {
+	local image qemu
+	[[ -w /dev/kvm ]] || return 1
+	image=$("$REPO/hack/cached" nodeimage)
+	qemu=$("$REPO/hack/cached" qemu)
+	# The guest ends with its init: nothing is left to run.
+	timeout -k 1 "$TRIAL_TIMEOUT" "$qemu/bin/qemu-system-x86_64" -nodefaults -no-user-config -display none -no-reboot \
+		-accel kvm -cpu host -m 512 -kernel "$image/vmlinuz" -initrd "$image/initrd" \
+		-append 'console=ttyS0 panic=-1 rdinit=/bin/sh -- -c "echo six times seven is $((6*7))"' \
+		-serial stdio </dev/null 2>/dev/null | grep -a "six times seven is 42" >/dev/null
+}
