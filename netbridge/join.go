@@ -101,7 +101,7 @@ func (a *attachment) quiet() (err error) {
 
 // clearedLinks lists the links of the namespace after the removal of taps whose Join or microVM has died.
 func clearedLinks(h *netlink.Handle) ([]netlink.Link, error) {
-	links, err := dump(h.LinkList)
+	links, err := Dump(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}

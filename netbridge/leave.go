@@ -55,7 +55,7 @@ func (b *Bridge) leave(h *netlink.Handle) error {
 
 // leaveFound undoes the ports that their taps tell of.
 func leaveFound(h *netlink.Handle) error {
-	links, err := dump(h.LinkList)
+	links, err := Dump(h.LinkList)
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}

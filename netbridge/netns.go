@@ -105,8 +105,8 @@ func (n *namespace) visit(fn func(*netlink.Handle) error) (err error, restored b
 	return fn(h), false
 }
 
-// dump repeats a netlink dump that a change in the namespace cut short (NLM_F_DUMP_INTR).
-func dump[T any](list func() ([]T, error)) ([]T, error) {
+// Dump repeats a netlink dump that a change in the namespace cut short (NLM_F_DUMP_INTR, netlink(7)).
+func Dump[T any](list func() ([]T, error)) ([]T, error) {
 	const attempts = 8
 	var res []T
 	var err error

@@ -68,7 +68,7 @@ func redirectAttrs(from int) netlink.FilterAttrs {
 // delRedirect removes the ingress filters of from that lead to to, and no other.
 func delRedirect(h *netlink.Handle, from, to int) error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}
-	filters, err := dump(func() ([]netlink.Filter, error) { return h.FilterList(link, netlink.HANDLE_MIN_INGRESS) })
+	filters, err := Dump(func() ([]netlink.Filter, error) { return h.FilterList(link, netlink.HANDLE_MIN_INGRESS) })
 	if err != nil && !gone(err) {
 		return fmt.Errorf("list filters: %w", err)
 	}

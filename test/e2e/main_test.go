@@ -83,9 +83,7 @@ func (n *node) checkLeftovers(before testpod.Inventory) {
 		for _, l := range left {
 			n.Errorf("left behind: %s", l)
 		}
-		if len(left) == 0 {
-			n.Error(err)
-		}
+		n.Error(err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink"
+
+	"krun.dev/krunpod/netbridge"
 )
 
 // Inventory is everything on a node that a pod can leave behind: one line for each thing.
@@ -88,7 +90,7 @@ func netNamespaces(inv Inventory) error {
 }
 
 func links(inv Inventory) error {
-	list, err := netlink.LinkList()
+	list, err := netbridge.Dump(netlink.LinkList)
 	if err != nil {
 		return err
 	}
@@ -98,7 +100,7 @@ func links(inv Inventory) error {
 			inv["interface "+l.Attrs().Name] = true
 		}
 	}
-	qdiscs, err := netlink.QdiscList(nil)
+	qdiscs, err := netbridge.Dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(nil) })
 	if err != nil {
 		return err
 	}
