@@ -42,7 +42,7 @@ host_start() {
 		echo "$BASHPID" >"$cgroup/cgroup.procs"
 		# shellcheck disable=SC2016 # the inner shell's
 		exec setsid nsenter --net="/run/netns/$(host_netns)" unshare --cgroup bash -c 'echo 0 >"$0" && exec "$@"' \
-			"$cgroup/init.scope/cgroup.procs" unshare --mount --uts --ipc --pid --fork \
+			"$cgroup/init.scope/cgroup.procs" unshare --mount --uts --ipc --pid --fork env -i "PATH=$PATH" \
 			"$REPO/hack/lib/host-root" "$NODE" "$DIR" "$image/root" "$tools/root"
 	) </dev/null >"$DIR/console.log" 2>&1 &
 	# Until its PID 1 has said which process it is.
@@ -73,6 +73,7 @@ host_exec() {
 	pid=$(host_pid) || die "node $NODE is down: hack/node -n $NODE up"
 	read -r -a env < <(sed -n 's/^SetEnv //p' "$REPO/hack/guest/sshd_config")
 	echo "$BASHPID" >"$(host_cgroup)/init.scope/cgroup.procs"
+	umask 022
 	exec nsenter -t "$pid" -m -u -i -n -p -C env -i -C /root "${env[@]}" HOME=/root USER=root LOGNAME=root \
 		SHELL=/bin/bash TERM="${TERM:-dumb}" "$@"
 }

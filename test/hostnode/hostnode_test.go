@@ -171,7 +171,8 @@ func TestFilesGoBothWays(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(here, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(here, "sub", "file"), []byte("content"), 0o750); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(here, "sub", "file"), []byte("content"), 0o600),
+		os.Chmod(filepath.Join(here, "sub", "file"), 0o750)); err != nil {
 		t.Fatal(err)
 	}
 	node(t, "push", here, "/root/there")
