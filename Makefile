@@ -17,7 +17,7 @@ generate: ## the generated code of agent/api
 libkrun: ## out/lib/libkrunlib.a, from the system or the pinned crate
 	hack/libkrun
 
-node: ## boots the test node (NODE=2: the second)
+node: ## starts the test node (NODE=2: the second)
 	hack/node up
 
 install-node: build ## builds, and installs it with containerd on the node

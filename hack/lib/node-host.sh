@@ -108,31 +108,34 @@ host_give_controllers() {
 
 # --- can this machine do it? -----------------------------------------------------------------------------------
 
-# host_can_contain: ends the script where not even a node without microVMs can be, with the first thing that is missing.
-host_can_contain() {
+# Each thing is tried: a device file or a module's name prove nothing.
+
+# host_lacks_for_nodes: says, a line each, what this machine lacks for a node of any use; nothing where one can be.
+host_lacks_for_nodes() {
 	local cgroup
-	need() { "${@:2}" 2>/dev/null || die "a node on the host needs $1: see to that, or take KRUNPOD_NODE=qemu"; }
-	need "cgroup v2, and none is mounted" test -n "$(cgroup2_mount)"
+	try() { "${@:2}" >/dev/null 2>&1 || echo "$1"; }
+	modprobe -a -q "${MODULES[@]}" 2>/dev/null || true
+	if [[ -z $(cgroup2_mount) ]]; then echo "cgroup v2 is not mounted" && return; fi
 	cgroup=$(host_cgroup)
-	need "to make cgroups in $(cgroup2_mount)" mkdir -p "$cgroup"
-	need "to put processes into $cgroup" bash -c 'echo $$ >"$0/cgroup.procs"' "$cgroup"
-	rmdir "$cgroup"
-	need "namespaces of its own, so CAP_SYS_ADMIN" \
+	try "it cannot make a cgroup and enter it" bash -c 'mkdir -p "$0" && echo $$ >"$0/cgroup.procs"' "$cgroup"
+	rmdir "$cgroup" 2>/dev/null || true
+	try "it cannot make namespaces (CAP_SYS_ADMIN)" \
 		unshare --mount --uts --ipc --net --cgroup --pid --fork mount -t proc proc /proc
-	need "the kernel module overlay" unshare --mount mount -t overlay -o lowerdir=/usr:/etc overlay /mnt
-	need "the kernel module veth" unshare --net ip link add kp1 type veth peer name kp2
-	need "the kernel module bridge" unshare --net ip link add kp3 type bridge
+	try "the kernel module overlay is missing" unshare --mount mount -t overlay -o lowerdir=/usr:/etc overlay /mnt
+	try "the kernel module veth is missing" unshare --net ip link add kp1 type veth peer name kp2
+	try "the kernel module bridge is missing" unshare --net ip link add kp1 type bridge
 }
 
-# host_lacks: says, a line each, what this machine lacks to run krun pods itself; nothing where it can. Each thing is
-# tried: a device file or a module's name prove nothing.
-host_lacks() {
+# host_lacks_for_microvms: the same for krun pods on a node.
+host_lacks_for_microvms() {
 	local root c
-	modprobe -a -q "${MODULES[@]}" 2>/dev/null || true
 	modprobe -q kvm_intel 2>/dev/null || modprobe -q kvm_amd 2>/dev/null || true
 	root=$(cgroup2_mount)
 	if [[ $root != /sys/fs/cgroup ]]; then
 		echo "it does not use cgroup v2 alone"
+	# Only the true root, which has no cgroup.events, may hold processes and hand controllers on.
+	elif [[ -e $root/cgroup.events && -n $(<"$root/cgroup.procs") ]]; then
+		echo "it is a container, whose root cgroup holds processes and hands no controllers on"
 	else
 		for c in cpu memory pids; do
 			grep -qw "$c" "$root/cgroup.controllers" || echo "cgroup v2 does not have the controller $c"
@@ -154,31 +157,30 @@ host_lacks() {
 # /dev/kvm, which may open where no guest can run; nor with libkrun, whose faults are ours to find. The answer holds
 # until the machine boots anew.
 host_runs_a_guest() {
-	local boot answer file=$CACHE/kvm-trial
+	local boot answer image qemu file=$CACHE/kvm-trial
 	boot=$(</proc/sys/kernel/random/boot_id)
 	exec {trial_lock}>"$CACHE/.lock-kvm-trial"
 	flock "$trial_lock"
 	answer=$(sed -n "s/^$boot //p" "$file" 2>/dev/null || true)
 	if [[ -z $answer ]]; then
+		# Without them nothing is learnt, so nothing is kept.
+		image=$("$REPO/hack/cached" nodeimage) && qemu=$("$REPO/hack/cached" qemu)/bin || return 1
 		say "asking this machine's KVM to run a guest (the answer is kept in $file until the next boot)"
 		answer=no
-		if boot_guest; then answer=yes; fi
+		if boot_guest "$image" "$qemu"; then answer=yes; fi
 		echo "$boot $answer" >"$file"
 	fi
 	exec {trial_lock}>&-
 	[[ $answer == yes ]]
 }
 
-# boot_guest: the node's kernel, whose init is the shell of its initrd. The sum is done in the guest: the kernel prints
-# its command line too.
+# boot_guest IMAGE QEMU: boots the node's kernel with the shell of its initrd for an init. The sum is done in the guest:
+# the kernel prints its command line too.
 boot_guest() {
-	local image qemu
 	[[ -w /dev/kvm ]] || return 1
-	image=$("$REPO/hack/cached" nodeimage)
-	qemu=$("$REPO/hack/cached" qemu)
 	# The guest ends with its init: nothing is left to run.
-	timeout -k 1 "$TRIAL_TIMEOUT" "$qemu/bin/qemu-system-x86_64" -nodefaults -no-user-config -display none -no-reboot \
-		-accel kvm -cpu host -m 512 -kernel "$image/vmlinuz" -initrd "$image/initrd" \
+	timeout -k 1 "$TRIAL_TIMEOUT" "$2/qemu-system-x86_64" -nodefaults -no-user-config -display none -no-reboot \
+		-accel kvm -cpu host -m 512 -kernel "$1/vmlinuz" -initrd "$1/initrd" \
 		-append 'console=ttyS0 panic=-1 rdinit=/bin/sh -- -c "echo six times seven is $((6*7))"' \
 		-serial stdio </dev/null 2>/dev/null | grep -a "six times seven is 42" >/dev/null
 }

@@ -31,19 +31,19 @@ node_state() { if node_pid >/dev/null; then "${KIND}_state"; else echo down; fi;
 
 # choose_kind: the kind that a new node is to be, by KRUNPOD_NODE.
 choose_kind() {
-	local lacks
+	local node pods
 	[[ ${KRUNPOD_NODE:-auto} =~ ^(auto|host|qemu)$ ]] || die "KRUNPOD_NODE=$KRUNPOD_NODE: auto, host or qemu"
 	if [[ ${KRUNPOD_NODE:-} == qemu ]]; then echo qemu && return; fi
-	mapfile -t lacks < <(host_lacks)
+	mapfile -t node < <(host_lacks_for_nodes)
+	mapfile -t pods < <(host_lacks_for_microvms)
 	if [[ ${KRUNPOD_NODE:-} == host ]]; then
-		host_can_contain
-		((${#lacks[@]} == 0)) || say "node $NODE will not run krun pods, as was asked all the same: ${lacks[*]/%/;}"
+		((${#node[@]} == 0)) || die "this machine cannot be a node: ${node[*]/%/;} see to that, or take KRUNPOD_NODE=qemu"
+		((${#pods[@]} == 0)) || say "node $NODE will not run krun pods, as was asked all the same: ${pods[*]/%/;}"
 		echo host
-	elif ((${#lacks[@]})); then
-		say "node $NODE is a QEMU, since this machine does not run microVMs itself: ${lacks[*]/%/;}"
+	elif ((${#node[@]} + ${#pods[@]})); then
+		say "node $NODE is a QEMU, since this machine does not run microVMs itself: ${node[*]/%/;} ${pods[*]/%/;}"
 		echo qemu
 	else
-		host_can_contain
 		echo host
 	fi
 }

@@ -51,7 +51,7 @@ func node(t *testing.T, args ...string) string {
 func up(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("a node on the host needs root")
+		t.Skip("a node of this machine needs root")
 	}
 	t.Cleanup(func() {
 		if out, err := hackNode("down").CombinedOutput(); err != nil {
@@ -62,7 +62,7 @@ func up(t *testing.T) {
 		}
 	})
 	out, err := hackNode("up").CombinedOutput()
-	if reason := lineWith(string(out), "a node on the host needs"); err != nil && reason != "" {
+	if reason := lineWith(string(out), "this machine cannot be a node"); err != nil && reason != "" {
 		t.Skip(reason)
 	}
 	if err != nil {
