@@ -1,4 +1,4 @@
-package main
+package nodes
 
 import (
 	"bufio"
@@ -18,7 +18,7 @@ const (
 )
 
 // watch looks at the node until ended is closed, and returns how it broke, or "".
-func watch(ctx context.Context, n node, ended <-chan struct{}) string {
+func watch(ctx context.Context, n Node, ended <-chan struct{}) string {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var before map[string]counters
@@ -48,11 +48,11 @@ func watch(ctx context.Context, n node, ended <-chan struct{}) string {
 type counters struct{ pfGuest, insnEmulation, irqInjections, ioExits, mmioExits uint64 }
 
 // counters reads those of every microVM on the node; none when it cannot.
-func (n node) counters(ctx context.Context) map[string]counters {
+func (n Node) counters(ctx context.Context) map[string]counters {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	const script = `cd /sys/kernel/debug/kvm 2>/dev/null && for d in *-*; do [ -d "$d" ] && echo "$d $(cat "$d/pf_guest" "$d/insn_emulation" "$d/irq_injections" "$d/io_exits" "$d/mmio_exits" | tr '\n' ' ')"; done; true`
-	out, err := n.command(ctx, "exec", "--", "sh", "-c", script).Output()
+	out, err := n.Exec(ctx, "sh", "-c", script).Output()
 	if err != nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package main
+package nodes
 
 import (
 	"encoding/xml"
@@ -31,16 +31,17 @@ type junitText struct {
 	Text string `xml:",chardata"`
 }
 
-func writeJUnit(path, suite string, results []result, took time.Duration) error {
-	pass, fail, skip := count(results)
+// WriteJUnit reports the results of one suite.
+func WriteJUnit(path, suite string, results []Result, took time.Duration) error {
+	pass, fail, skip := Count(results)
 	s := junitSuite{Name: suite, Tests: pass + fail + skip, Failures: fail, Skipped: skip, Time: fmt.Sprintf("%.3f", took.Seconds())}
 	for _, r := range results {
-		c := junitCase{Class: suite, Name: r.name, Time: fmt.Sprintf("%.3f", r.seconds)}
-		switch r.outcome {
-		case failed:
-			c.Failure = &junitText{printable(r.output)}
-		case skipped:
-			c.Skipped = &junitText{printable(r.output)}
+		c := junitCase{Class: suite, Name: r.Name, Time: fmt.Sprintf("%.3f", r.Seconds)}
+		switch r.Outcome {
+		case Failed:
+			c.Failure = &junitText{printable(r.Output)}
+		case Skipped:
+			c.Skipped = &junitText{printable(r.Output)}
 		}
 		s.Cases = append(s.Cases, c)
 	}

@@ -1,0 +1,87 @@
+package nodes
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Node is the number of a node of hack/node.
+type Node int
+
+// Parse reads a list like "1,2".
+func Parse(list string) ([]Node, error) {
+	var all []Node
+	for _, f := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(f))
+		if err != nil || n < 1 || n > 9 || slices.Contains(all, Node(n)) {
+			return nil, fmt.Errorf("nodes %q: want different numbers from 1 to 9 with commas between", list)
+		}
+		all = append(all, Node(n))
+	}
+	return all, nil
+}
+
+// Command is hack/node with these arguments.
+func (n Node) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "hack/node", append([]string{"-n", strconv.Itoa(int(n))}, args...)...)
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// Exec is a command on the node.
+func (n Node) Exec(ctx context.Context, args ...string) *exec.Cmd {
+	return n.Command(ctx, append([]string{"exec", "--"}, args...)...)
+}
+
+// Prepare makes the node ready, with the build on it; args are further ones of hack/prepare-node.
+func (n Node) Prepare(ctx context.Context, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "hack/prepare-node", append(args, strconv.Itoa(int(n)))...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("prepare node %d: %w: %s", n, err, out)
+	}
+	return nil
+}
+
+// status is what hack/node status says: ok, frozen, panicked or down.
+func (n Node) status(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	out, err := n.Command(ctx, "status").Output()
+	if text := strings.TrimSpace(string(out)); text != "" {
+		return text
+	}
+	return fmt.Sprintf("unknown (%v)", err)
+}
+
+// saveLogs keeps what explains a failure.
+func (n Node) saveLogs(ctx context.Context, dir string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		log.Print(err)
+		return
+	}
+	for file, args := range map[string][]string{
+		"console.log":    {"console", "--dump"},
+		"containerd.log": {"exec", "--", "tail", "-n", "2000", "/var/log/containerd.log"},
+		"dmesg.log":      {"exec", "--", "dmesg"},
+	} {
+		out, err := n.Command(ctx, args...).CombinedOutput()
+		if err != nil {
+			out = append(out, err.Error()...)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), out, 0o644); err != nil {
+			log.Print(err)
+		}
+	}
+}

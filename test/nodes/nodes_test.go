@@ -1,0 +1,71 @@
+package nodes
+
+import (
+	"testing"
+	"time"
+)
+
+func TestOnlyTheEmulatorsSignatureCountsAsALostCPU(t *testing.T) {
+	before := parseCounters("12-9 100 100 5 5 5 \nrubbish\n")
+	for _, tc := range []struct {
+		now  string
+		want string
+	}{
+		{"12-9 200100 200100 5 5 5", "12-9"},
+		{"12-9 200100 200100 6 5 5", ""}, // interrupts still arrive: a busy guest
+		{"12-9 200100 101 5 5 5", ""},    // page faults alone
+		{"12-9 100 100 5 5 5", ""},       // an idle guest
+		{"13-9 200100 200100 5 5 5", ""}, // another VM
+	} {
+		if got := lost(before, parseCounters(tc.now), 5*time.Second); got != tc.want {
+			t.Errorf("%q: lost is %q, want %q", tc.now, got, tc.want)
+		}
+	}
+}
+
+func TestABrokenNodesTaskRunsOnceMore(t *testing.T) {
+	q := newQueue([]Task{{Name: "a"}, {Name: "b"}})
+	task, _ := q.next()
+	if !q.broke(task) {
+		t.Error("the first time it is not run again")
+	}
+	if again, _ := q.next(); again.Name != task.Name {
+		t.Errorf("next is %s", again.Name)
+	}
+	if q.broke(task) {
+		t.Error("the second time it is run again")
+	}
+	if q.faults != 2 {
+		t.Errorf("%d faults", q.faults)
+	}
+}
+
+func TestEveryTestHasOneResultWhateverTheRunReported(t *testing.T) {
+	q := newQueue([]Task{
+		{Name: "reported in part", Suite: "s", Tests: []string{"a", "b"}},
+		{Name: "nobody ran it", Suite: "s", Tests: []string{"c"}},
+	})
+	task, _ := q.next()
+	got := []Result{{Suite: "s", Name: "a", Outcome: Passed}, {Suite: "s", Name: "not asked for", Outcome: Passed}}
+	if left := q.add(task.complete(got, "no result")); left != 1 {
+		t.Errorf("%d tasks left, want 1", left)
+	}
+	outcomes := map[string]Outcome{}
+	for _, r := range q.done() {
+		outcomes[r.Name] = r.Outcome
+	}
+	if len(outcomes) != 3 || outcomes["a"] != Passed || outcomes["b"] != Failed || outcomes["c"] != Failed {
+		t.Errorf("results are %v", outcomes)
+	}
+}
+
+func TestParse(t *testing.T) {
+	if got, err := Parse("4, 5"); err != nil || len(got) != 2 || got[0] != 4 || got[1] != 5 {
+		t.Errorf("4, 5 is %v, %v", got, err)
+	}
+	for _, bad := range []string{"", "0", "10", "1,,2", "1,1", "x"} {
+		if got, err := Parse(bad); err == nil {
+			t.Errorf("%q is %v, want an error", bad, got)
+		}
+	}
+}

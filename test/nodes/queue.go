@@ -1,0 +1,57 @@
+package nodes
+
+import "sync"
+
+// queue hands tasks to nodes and collects their results.
+type queue struct {
+	mu      sync.Mutex
+	tasks   []Task
+	again   map[string]bool
+	results []Result
+	faults  int
+}
+
+func newQueue(tasks []Task) *queue { return &queue{tasks: tasks, again: map[string]bool{}} }
+
+func (q *queue) next() (Task, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.tasks) == 0 {
+		return Task{}, false
+	}
+	t := q.tasks[0]
+	q.tasks = q.tasks[1:]
+	return t, true
+}
+
+// add keeps a task's results and says how many tasks nobody has begun.
+func (q *queue) add(results []Result) (left int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.results = append(q.results, results...)
+	return len(q.tasks)
+}
+
+// broke counts a broken node and reports whether the task it took down is to run again.
+func (q *queue) broke(t Task) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.faults++
+	if q.again[t.Name] {
+		return false
+	}
+	q.again[t.Name] = true
+	q.tasks = append([]Task{t}, q.tasks...)
+	return true
+}
+
+// done returns a result for every test, also for those that nobody ran.
+func (q *queue) done() []Result {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.tasks {
+		q.results = append(q.results, t.complete(nil, "not run: no node was left to run it on")...)
+	}
+	q.tasks = nil
+	return q.results
+}
