@@ -44,7 +44,7 @@ e2e: ## the end-to-end tests on two nodes (hack/e2e -run REGEXP: some)
 bench: ## start times and memory against runc
 	hack/on-node bench
 
-conformance: ## critest against the krun runtime
+conformance: ## critest against krun with each sandboxer, and runc to compare
 	hack/conformance
 
 clean: ## removes out/ and ends the nodes; the cache stays

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+const head = `# Conformance
+
+This page is generated: ` + "`hack/conformance --write-docs`" + ` writes it from the report of a whole run. Do not edit it.
+
+The conformance suite of CRI, critest, ran against each runtime handler on the same nodes, with the same containerd and
+images: krun with containerd's ` + "`shim`" + ` sandboxer (handler ` + "`krun`" + `, the default), krun with the ` +
+	"`podsandbox`" + ` sandboxer
+(handler ` + "`krun-podsandbox`" + `), and runc to compare with. The nodes are emulated, so that a microVM's specs take several
+times what they take on hardware; see [testing.md](testing.md).
+
+`
+
+// markdown is docs/conformance.md.
+func (rep report) markdown() string {
+	var b strings.Builder
+	b.WriteString(head)
+	rep.writeTotals(&b)
+	rep.writeReasons(&b, "Failed", "failed")
+	rep.writeReasons(&b, "Skipped", "skipped")
+	rep.writeTests(&b, "Differences", "No spec ended differently.", rep.differences())
+	rep.writeTests(&b, "Every spec", "", rep.Tests)
+	b.WriteString("## How to run it again\n\n    make conformance                      all of it, on two nodes\n" +
+		"    hack/conformance krun 'Streaming'     one handler, some specs\n\nThe report is `out/conformance.json`. " +
+		"What is left out, and why, stands in `hack/conformance.skip`.\n")
+	return b.String()
+}
+
+func (rep report) writeTotals(b *strings.Builder) {
+	b.WriteString("| handler | passed | failed | skipped | seconds |\n|---|---:|---:|---:|---:|\n")
+	for _, c := range rep.used() {
+		s, _ := rep.total(c)
+		fmt.Fprintf(b, "| %s | %d | %d | %d | %.0f |\n", c.name, s.passed, s.failed, s.skipped, s.seconds)
+	}
+	fmt.Fprintf(b, "\nThe whole run took %.0f minutes on %d nodes.\n\n| with | version |\n|---|---|\n", rep.Seconds/60, rep.Nodes)
+	for _, name := range slices.Sorted(maps.Keys(rep.Versions)) {
+		fmt.Fprintf(b, "| %s | %s |\n", name, escape(rep.Versions[name]))
+	}
+	b.WriteString("\n")
+}
+
+func (rep report) writeReasons(b *strings.Builder, title, kind string) {
+	all := rep.reasons(kind)
+	fmt.Fprintf(b, "## %s\n\n", title)
+	if len(all) == 0 {
+		fmt.Fprintf(b, "No spec was %s.\n\n", kind)
+		return
+	}
+	b.WriteString("| spec | handlers | reason |\n|---|---|---|\n")
+	for _, r := range all {
+		why := r.why
+		if r.by == bySuite {
+			why = "the suite's own: " + why
+		}
+		fmt.Fprintf(b, "| %s | %s | %s |\n", escape(r.spec), strings.Join(r.columns, ", "), escape(why))
+	}
+	b.WriteString("\n")
+}
+
+func (rep report) writeTests(b *strings.Builder, title, none string, tests []test) {
+	fmt.Fprintf(b, "## %s\n\n", title)
+	if len(tests) == 0 {
+		fmt.Fprintf(b, "%s\n\n", none)
+		return
+	}
+	b.WriteString("| spec |")
+	for _, c := range rep.used() {
+		fmt.Fprintf(b, " %s |", c.name)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(rep.used())) + "\n")
+	for _, t := range tests {
+		fmt.Fprintf(b, "| %s |", escape(t.Name))
+		for _, c := range rep.used() {
+			fmt.Fprintf(b, " %s |", t.cell(c))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+}
+
+// escape keeps a text within one cell of a table.
+func escape(text string) string {
+	return strings.NewReplacer("|", `\|`, "<", "&lt;", "*", `\*`, "_", `\_`, "[", `\[`).Replace(text)
+}

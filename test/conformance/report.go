@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"krun.dev/krunpod/test/nodes"
+)
+
+// column is a runtime handler, and what its sandboxer makes of it in the report.
+type column struct{ handler, name string }
+
+// columns are the handlers that the node's containerd has, in the report's order.
+var columns = []column{{"krun", "krun-shim"}, {"krun-podsandbox", "krun-podsandbox"}, {"runc", "runc"}}
+
+// report is out/conformance.json.
+type report struct {
+	Versions map[string]string `json:"versions"`
+	Nodes    int               `json:"nodes"`
+	Seconds  float64           `json:"seconds"` // of the whole run, by the clock
+	Tests    []test            `json:"tests"`
+}
+
+// test is one spec and its verdict for each column that ran it.
+type test struct {
+	Name     string             `json:"name"`
+	Verdicts map[string]verdict `json:"verdicts"`
+}
+
+// verdict is how a spec ended. Reason says why it failed or was skipped, By who skipped it: the suite or krunpod.
+type verdict struct {
+	Verdict string  `json:"verdict"` // passed, failed or skipped
+	Seconds float64 `json:"seconds"`
+	Reason  string  `json:"reason,omitempty"`
+	By      string  `json:"by,omitempty"`
+}
+
+const (
+	bySuite = "suite"
+	byUs    = "krunpod"
+)
+
+// newReport orders the results as the suite does.
+func newReport(specs []spec, results []nodes.Result, skips []skip) report {
+	verdicts := map[string]map[string]verdict{}
+	for _, r := range results {
+		if verdicts[r.Name] == nil {
+			verdicts[r.Name] = map[string]verdict{}
+		}
+		verdicts[r.Name][columnOf(r.Suite)] = newVerdict(r, skips)
+	}
+	var rep report
+	for _, s := range specs {
+		if v := verdicts[s.name]; v != nil {
+			rep.Tests = append(rep.Tests, test{s.name, v})
+		}
+	}
+	slices.SortFunc(rep.Tests, func(a, b test) int { return strings.Compare(a.Name, b.Name) })
+	return rep
+}
+
+func columnOf(handler string) string {
+	for _, c := range columns {
+		if c.handler == handler {
+			return c.name
+		}
+	}
+	return handler
+}
+
+func newVerdict(r nodes.Result, skips []skip) verdict {
+	v := verdict{Seconds: math.Round(r.Seconds*10) / 10}
+	switch r.Outcome {
+	case nodes.Passed:
+		v.Verdict = "passed"
+		return v
+	case nodes.Skipped:
+		v.Verdict, v.By = "skipped", bySuite
+		if slices.ContainsFunc(skips, func(k skip) bool { return k.reason == r.Output }) {
+			v.By = byUs
+		}
+	default:
+		v.Verdict = "failed"
+	}
+	v.Reason = firstWords(r.Output)
+	return v
+}
+
+var unstable = regexp.MustCompile(`\b[0-9a-f]{32,64}\b|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`)
+
+// firstWords is the beginning of a message on one line, without the ids of one run.
+func firstWords(message string) string {
+	text := unstable.ReplaceAllString(strings.Join(strings.Fields(message), " "), "ID")
+	if r := []rune(text); len(r) > 300 {
+		text = string(r[:300]) + "…"
+	}
+	return text
+}
+
+// seconds are those of an earlier run, by handler and spec: what a spec is expected to take.
+func (rep report) seconds() map[string]map[string]float64 {
+	all := map[string]map[string]float64{}
+	for _, c := range columns {
+		all[c.handler] = map[string]float64{}
+		for _, t := range rep.Tests {
+			if v, ok := t.Verdicts[c.name]; ok && v.Verdict != "skipped" {
+				all[c.handler][t.Name] = v.Seconds
+			}
+		}
+	}
+	return all
+}
+
+func readReport(path string) (report, error) {
+	var rep report
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return rep, err
+	}
+	if err := json.Unmarshal(data, &rep); err != nil {
+		return rep, fmt.Errorf("read %s: %w", path, err)
+	}
+	return rep, nil
+}
+
+func (rep report) write(path string) error {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", " ")
+	if err := enc.Encode(rep); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.WriteFile(path, out.Bytes(), 0o644)
+}
