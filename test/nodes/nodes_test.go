@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -25,11 +26,11 @@ func TestOnlyTheEmulatorsSignatureCountsAsALostCPU(t *testing.T) {
 
 func TestABrokenNodesTaskRunsOnceMore(t *testing.T) {
 	q := newQueue([]Task{{Name: "a"}, {Name: "b"}})
-	task, _ := q.next()
+	task, _ := q.next(t.Context())
 	if !q.broke(task) {
 		t.Error("the first time it is not run again")
 	}
-	if again, _ := q.next(); again.Name != task.Name {
+	if again, _ := q.next(t.Context()); again.Name != task.Name {
 		t.Errorf("next is %s", again.Name)
 	}
 	if q.broke(task) {
@@ -45,7 +46,7 @@ func TestEveryTestHasOneResultWhateverTheRunReported(t *testing.T) {
 		{Name: "reported in part", Suite: "s", Tests: []string{"a", "b"}},
 		{Name: "nobody ran it", Suite: "s", Tests: []string{"c"}},
 	})
-	task, _ := q.next()
+	task, _ := q.next(t.Context())
 	got := []Result{{Suite: "s", Name: "a", Outcome: Passed}, {Suite: "s", Name: "not asked for", Outcome: Passed}}
 	if left := q.add(task.complete(got, "no result")); left != 1 {
 		t.Errorf("%d tasks left, want 1", left)
@@ -56,6 +57,18 @@ func TestEveryTestHasOneResultWhateverTheRunReported(t *testing.T) {
 	}
 	if len(outcomes) != 3 || outcomes["a"] != Passed || outcomes["b"] != Failed || outcomes["c"] != Failed {
 		t.Errorf("results are %v", outcomes)
+	}
+}
+
+func TestAnInterruptedRunReportsWhatItDidNotRun(t *testing.T) {
+	q := newQueue([]Task{{Name: "a", Tests: []string{"a1", "a2"}}, {Name: "b", Tests: []string{"b1"}}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if task, ok := q.next(ctx); ok {
+		t.Errorf("task %s is handed out", task.Name)
+	}
+	if _, bad, _ := Count(q.done()); bad != 3 {
+		t.Errorf("%d tests have failed, want 3", bad)
 	}
 }
 

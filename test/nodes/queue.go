@@ -1,6 +1,9 @@
 package nodes
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // queue hands tasks to nodes and collects their results.
 type queue struct {
@@ -13,10 +16,11 @@ type queue struct {
 
 func newQueue(tasks []Task) *queue { return &queue{tasks: tasks, again: map[string]bool{}} }
 
-func (q *queue) next() (Task, bool) {
+// next takes a task from the queue; none after the end of ctx, so that those left are reported as not run.
+func (q *queue) next(ctx context.Context) (Task, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.tasks) == 0 {
+	if len(q.tasks) == 0 || ctx.Err() != nil {
 		return Task{}, false
 	}
 	t := q.tasks[0]

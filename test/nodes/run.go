@@ -47,8 +47,8 @@ func work(ctx context.Context, o Options, n Node, q *queue) error {
 		return err
 	}
 	for {
-		t, ok := q.next()
-		if !ok || ctx.Err() != nil {
+		t, ok := q.next(ctx)
+		if !ok {
 			return ctx.Err()
 		}
 		log.Printf("begin          node %d  %s (%d tests)", n, t.Name, len(t.Tests))
