@@ -83,8 +83,8 @@ func TestTheDocumentation(t *testing.T) {
 	for _, want := range []string{
 		"| krun-shim | 1 | 0 | 2 | 7 |\n", "| containerd | v2 |\n",
 		"| b differs | runc | failed: pod ID is gone |\n",
-		"| b differs | krun-shim, krun-podsandbox | cannot be |\n",
-		"| c in part | krun-shim | the suite's own: not implemented |\n",
+		"| b differs | krun-shim, krun-podsandbox | krunpod | cannot be |\n",
+		"| c in part | krun-shim | suite | not implemented |\n",
 		"| b differs | skipped | skipped | failed 3.0 s |\n",
 		"| a\\|same | passed 1.2 s | passed 2.0 s | passed 0.5 s |\n",
 	} {

@@ -57,7 +57,7 @@ func (o options) plan(selections []selection, specs []spec, skips []skip, expect
 	return tasks, skipped
 }
 
-const benchmarkReason = "the suite runs its benchmarks only when it is asked to measure (-benchmark)"
+const benchmarkReason = "a benchmark, which the suite runs only when it is asked to (-benchmark)"
 
 // script runs the suite with its arguments: its words to stderr, its report to stdout. What a failed spec left running
 // is no concern of the next one.
