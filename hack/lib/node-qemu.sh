@@ -98,6 +98,7 @@ open_master() {
 # qemu_exec ARG...: becomes one command with exactly these arguments; tty when both ends are one.
 qemu_exec() {
 	local tty=-T quoted
+	qemu_pid >/dev/null || die "node $NODE is down: hack/node -n $NODE up"
 	ssh_options
 	if [[ -t 0 && -t 1 ]]; then tty=-t; fi
 	open_master || die "node $NODE does not answer ($(node_state)): see hack/node -n $NODE console; hack/node -n $NODE up"
