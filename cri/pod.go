@@ -3,6 +3,7 @@ package cri
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -43,7 +44,7 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 	}
 	guest := &api.ConfigureSandboxRequest{
 		Hostname: pod.GetHostname(),
-		Sysctls:  linux.GetSysctls(),
+		Sysctls:  podSysctls(linux.GetSysctls()),
 	}
 	if guest.Hostname == "" {
 		// What containerd does for a pod without a hostname.
@@ -59,6 +60,17 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 		Cgroup: sandbox.Cgroup{Parent: linux.GetCgroupParent()},
 		Guest:  guest,
 	}, nil
+}
+
+// podSysctls adds what containerd sets for a pause container unless it is configured otherwise: every process may listen
+// on any port and may ping (enable_unprivileged_ports, enable_unprivileged_icmp).
+func podSysctls(asked map[string]string) map[string]string {
+	all := map[string]string{
+		"net.ipv4.ip_unprivileged_port_start": "0",
+		"net.ipv4.ping_group_range":           "0 2147483647",
+	}
+	maps.Copy(all, asked)
+	return all
 }
 
 // dns is the pod's resolver configuration; a pod that says nothing gets the node's, as with containerd's own runtimes.

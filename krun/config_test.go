@@ -150,20 +150,20 @@ func TestExternalKernelKeepsWhatTheVMNeeds(t *testing.T) {
 }
 
 func TestGuestParameters(t *testing.T) {
-	const dax, reporting = "rootflags=dax=always", "page_reporting.page_reporting_order=3"
+	const dax, reporting, dummy = "rootflags=dax=always", "page_reporting.page_reporting_order=3", "dummy.numdummies=0"
 	for _, tc := range []struct {
 		name   string
 		change func(*Config)
 		want   []string
 	}{
-		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{reporting, dax}},
-		{"without the jail's mounts", func(*Config) {}, []string{reporting}},
-		{"huge pages", func(c *Config) { c.Root, c.HugePages = "/root", true }, []string{dax}},
+		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{dummy, reporting, dax}},
+		{"without the jail's mounts", func(*Config) {}, []string{dummy, reporting}},
+		{"huge pages", func(c *Config) { c.Root, c.HugePages = "/root", true }, []string{dummy, dax}},
 		{"more parameters", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug  loglevel=7"} },
-			[]string{reporting, "debug", "loglevel=7"}},
+			[]string{dummy, reporting, "debug", "loglevel=7"}},
 		{"an external kernel", func(c *Config) {
 			c.Root, c.Kernel = "/root", &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Cmdline: "debug"}
-		}, []string{reporting}},
+		}, []string{dummy, reporting}},
 	} {
 		c := valid()
 		tc.change(c)

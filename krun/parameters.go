@@ -27,7 +27,8 @@ func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
 
 // guestParameters are appended to the kernel command line of every guest.
 func guestParameters(c *Config) []string {
-	var list []string
+	// A driver that is built in would make an interface dummy0, which no pod asked for.
+	list := []string{"dummy.numdummies=0"}
 	if !c.HugePages {
 		list = append(list, fmt.Sprintf("page_reporting.page_reporting_order=%d", reportingOrder))
 	}

@@ -174,12 +174,11 @@ func (t *translation) mounts() error {
 	for i := range t.spec.Mounts {
 		m := &t.spec.Mounts[i]
 		seen[m.Destination] = true
-		if !isBind(*m) {
+		if t.isPodShm(*m) {
+			*m = t.podMount(m.Destination)
 			continue
 		}
-		if m.Destination == "/dev/shm" && t.role == cri.RoleContainer {
-			// The pod's shared memory is the guest's: what virtio-fs shows of the host's would not be shared.
-			m.Source = api.PodFiles[m.Destination]
+		if !isBind(*m) {
 			continue
 		}
 		if err := t.bind(i, m); err != nil {
@@ -197,12 +196,24 @@ func (t *translation) mounts() error {
 	return nil
 }
 
-func (t *translation) podMount(dest string) specs.Mount {
-	options := []string{"rbind", "rprivate"}
-	if t.spec.Root.Readonly && dest != "/dev/shm" {
-		options = append(options, "ro")
+// isPodShm reports whether m stands for the shared memory of the pod: the one that containerd keeps on the host for the
+// sandbox, or, where it keeps none, the default of a container alone. A volume at /dev/shm is neither.
+func (t *translation) isPodShm(m specs.Mount) bool {
+	role, sandboxID := cri.RoleOf(t.spec.Annotations)
+	if role != cri.RoleContainer || m.Destination != "/dev/shm" {
+		return false
 	}
-	return specs.Mount{Destination: dest, Type: "bind", Source: api.PodFiles[dest], Options: options}
+	dir, name := filepath.Split(m.Source)
+	return !isBind(m) || name == "shm" && filepath.Base(dir) == sandboxID
+}
+
+// podMount binds one of the guest's own files. As under runc, rw also drops what the guest mounted them with (noexec …).
+func (t *translation) podMount(dest string) specs.Mount {
+	access := "rw"
+	if t.spec.Root.Readonly && dest != "/dev/shm" {
+		access = "ro"
+	}
+	return specs.Mount{Destination: dest, Type: "bind", Source: api.PodFiles[dest], Options: []string{"rbind", "rprivate", access}}
 }
 
 // isBind reports what runc takes for a bind mount: the option decides, not only the type.

@@ -49,9 +49,10 @@ func TestTranslatedSpecNamesNothingOfTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := containerSpec()
+	spec.Annotations = map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod1"}
 	spec.Mounts = []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
-		{Destination: "/dev/shm", Type: "bind", Source: "/run/host/shm", Options: []string{"rbind"}},
+		{Destination: "/dev/shm", Type: "bind", Source: "/run/host/sandboxes/pod1/shm", Options: []string{"rbind"}},
 		{Destination: "/f", Type: "bind", Source: file, Options: []string{"rbind", "ro"}},
 		{Destination: "/d", Source: dir, Options: []string{"bind", "rslave"}},
 	}
@@ -85,6 +86,28 @@ func TestTranslatedSpecNamesNothingOfTheHost(t *testing.T) {
 	if sources["/f"] != "/run/krunpod/share/c1/mounts/2" || sources["/dev/shm"] != api.PodFiles["/dev/shm"] ||
 		sources["/etc/hosts"] != api.PodFiles["/etc/hosts"] {
 		t.Errorf("mount sources are %v", sources)
+	}
+}
+
+func TestSharedMemoryIsThePodsUnlessAVolumeIsThere(t *testing.T) {
+	volume := filepath.Join(t.TempDir(), "shm")
+	if err := os.Mkdir(volume, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		mount specs.Mount
+		want  string
+	}{
+		"containerd's default":   {specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm"}, api.PodFiles["/dev/shm"]},
+		"containerd's own of it": {specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/run/host/sandboxes/pod1/shm"}, api.PodFiles["/dev/shm"]},
+		"a volume":               {specs.Mount{Destination: "/dev/shm", Type: "bind", Source: volume}, api.ShareDir + "/c1/mounts/0"},
+	} {
+		spec := containerSpec()
+		spec.Annotations = map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod1"}
+		spec.Mounts = []specs.Mount{tc.mount}
+		if _, err := translate(t, spec); err != nil || spec.Mounts[0].Source != tc.want {
+			t.Errorf("%s: the mount is %+v, error %v", name, spec.Mounts[0], err)
+		}
 	}
 }
 

@@ -38,12 +38,19 @@ const stateRoot = "/run/krunpod/state"
 type Engine struct {
 	reaper *reap.Reaper
 	pidns  PIDNamespace
+	// memlock is what a process may lock that says nothing else. The agent's own limit changes: libcontainer lifts it
+	// for device lists, in what would be a process for each container with runc.
+	memlock specs.POSIXRlimit
 }
 
 // New makes an Engine that starts its processes through reaper.
 func New(reaper *reap.Reaper, pidns PIDNamespace, log *slog.Logger) *Engine {
 	deviceRules(log)
-	return &Engine{reaper: reaper, pidns: pidns}
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &own); err != nil {
+		log.Warn("cannot read the limit of locked memory: containers may lock none", "error", err)
+	}
+	return &Engine{reaper: reaper, pidns: pidns, memlock: specs.POSIXRlimit{Type: "RLIMIT_MEMLOCK", Soft: own.Cur, Hard: own.Max}}
 }
 
 // Create implements task.Runtime.

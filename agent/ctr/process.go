@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -44,6 +45,9 @@ func (p *process) Wait() uint32 {
 
 // start starts spec in c with io. It is the first process when init is set.
 func (e *Engine) start(c *libcontainer.Container, spec *specs.Process, io *stdio.Set, init bool) (*process, error) {
+	if !slices.ContainsFunc(spec.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == e.memlock.Type }) {
+		spec.Rlimits = append(spec.Rlimits, e.memlock)
+	}
 	lib, err := libProcess(spec)
 	if err != nil {
 		return nil, err

@@ -74,11 +74,31 @@ func Limits() error {
 			return fmt.Errorf("set resource limit %d: %w", l.what, err)
 		}
 	}
-	return sysctl.Apply(sysctl.Root, map[string]string{
+	if err := sysctl.Apply(sysctl.Root, map[string]string{
 		"kernel.panic":         "-1",
 		"kernel.panic_on_oops": "1",
 		"vm.overcommit_memory": "1",
-	})
+		"kernel.pid_max":       "32768", // a kernel of CONFIG_BASE_SMALL, as libkrunfw's is, starts with 4096
+	}); err != nil {
+		return err
+	}
+	for name, value := range whereKnown {
+		if err := sysctl.Write(sysctl.Root, name, value); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// whereKnown are parameters that a kernel may lack. The first ones are what distributions set on every node. The last
+// one lets a container with CAP_SYS_NICE have real-time threads: with CONFIG_RT_GROUP_SCHED, as libkrunfw has it, a
+// cgroup has no time for them otherwise, and cgroup v2 no file to give it some.
+var whereKnown = map[string]string{
+	"fs.protected_hardlinks":           "1",
+	"fs.protected_symlinks":            "1",
+	"kernel.dmesg_restrict":            "1",
+	"kernel.unprivileged_bpf_disabled": "2",
+	"kernel.sched_rt_runtime_us":       "-1",
 }
 
 // clockTolerance is how far the guest's clock may be off before it is set: less is the cost of the way here.
