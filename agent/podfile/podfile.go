@@ -1,6 +1,7 @@
 package podfile
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -17,28 +18,26 @@ func Hostname(name string) (string, error) {
 	return name + "\n", nil
 }
 
-// ResolvConf is the content of resolv.conf(5) for dns. Nil and empty give an empty file.
+// ResolvConf is the content of resolv.conf(5) for dns, in the order that containerd writes it. Nil and empty give an empty file.
 func ResolvConf(dns *api.DNS) (string, error) {
 	var b strings.Builder
-	for _, s := range dns.GetServers() {
-		if err := word("DNS server", s); err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	for _, list := range []struct {
-		key, what string
-		values    []string
-	}{{"search", "DNS search domain", dns.GetSearches()}, {"options", "DNS option", dns.GetOptions()}} {
-		if len(list.values) == 0 {
-			continue
-		}
-		for _, v := range list.values {
-			if err := word(list.what, v); err != nil {
-				return "", err
+	list := func(key, what string, values []string) error {
+		for _, v := range values {
+			if err := word(what, v); err != nil {
+				return err
 			}
 		}
-		fmt.Fprintf(&b, "%s %s\n", list.key, strings.Join(list.values, " "))
+		if len(values) > 0 {
+			fmt.Fprintf(&b, "%s %s\n", key, strings.Join(values, " "))
+		}
+		return nil
+	}
+	err := list("search", "DNS search domain", dns.GetSearches())
+	for _, s := range dns.GetServers() {
+		err = errors.Join(err, list("nameserver", "DNS server", []string{s}))
+	}
+	if err = errors.Join(err, list("options", "DNS option", dns.GetOptions())); err != nil {
+		return "", err
 	}
 	return b.String(), nil
 }

@@ -8,12 +8,12 @@ import (
 	"krun.dev/krunpod/agent/api"
 )
 
-func TestResolvConfHasServersSearchesOptionsInThatOrder(t *testing.T) {
+func TestResolvConfHasSearchesServersOptionsInThatOrder(t *testing.T) {
 	got, err := ResolvConf(&api.DNS{
 		Servers: []string{"10.96.0.10", "fd00::a"}, Searches: []string{"a.svc.cluster.local", "cluster.local"},
 		Options: []string{"ndots:5", "edns0"},
 	})
-	want := "nameserver 10.96.0.10\nnameserver fd00::a\nsearch a.svc.cluster.local cluster.local\noptions ndots:5 edns0\n"
+	want := "search a.svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5 edns0\n"
 	if err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
 	}
