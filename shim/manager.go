@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	shimlib "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/config"
 	"krun.dev/krunpod/cri"
@@ -144,7 +147,7 @@ func newSocket(ctx context.Context, params *bootapi.BootstrapParams, group strin
 		if !shimlib.SocketEaddrinuse(err) {
 			return socket{}, fmt.Errorf("make the shim's socket: %w", err)
 		}
-		if shimlib.CanConnect(address) {
+		if served(address) {
 			return socket{address: address}, errdefs.ErrAlreadyExists
 		}
 		if err := shimlib.RemoveSocket(address); err != nil {
@@ -213,6 +216,16 @@ func (manager) Stop(ctx context.Context, id string) (shimlib.StopStatus, error) 
 	)
 }
 
+// served reports whether a shim listens on a socket. Only a refused connection says that none does (unix(7)):
+// shimlib.CanConnect gives up after 100 ms, and on a busy node would have the socket of a pod that lives removed.
+func served(address string) bool {
+	conn, err := net.Dial("unix", strings.TrimPrefix(address, "unix://"))
+	if err == nil {
+		conn.Close()
+	}
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
+}
+
 // removeDeadSocket removes the socket of the shim that served a bundle, when nobody serves it any more: a shim that was
 // killed could not. containerd keeps its address in the bundle.
 func removeDeadSocket(bundle string) error {
@@ -229,7 +242,7 @@ func removeDeadSocket(bundle string) error {
 	if err := json.Unmarshal(data, &bootstrap); err != nil {
 		return fmt.Errorf("find the shim's socket: %w", err)
 	}
-	if bootstrap.Address == "" || shimlib.CanConnect(bootstrap.Address) {
+	if bootstrap.Address == "" || served(bootstrap.Address) {
 		return nil
 	}
 	if err := shimlib.RemoveSocket(bootstrap.Address); err != nil && !errors.Is(err, fs.ErrNotExist) {
