@@ -16,8 +16,8 @@ import (
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/agent/api/stream"
+	"krun.dev/krunpod/agent/ctr"
 	"krun.dev/krunpod/agent/guest"
-	"krun.dev/krunpod/agent/pidns"
 	"krun.dev/krunpod/agent/reap"
 	"krun.dev/krunpod/agent/stdio"
 	"krun.dev/krunpod/agent/task"
@@ -25,9 +25,8 @@ import (
 
 // Config is what cmd/krun-agent brings along.
 type Config struct {
-	// Runtime makes the runtime, which starts processes through the reaper and finds PID namespaces by container
-	// ("" is the shared one).
-	Runtime func(r *reap.Reaper, pidns func(id string) (path string, err error), log *slog.Logger) task.Runtime
+	// Runtime makes the runtime, which starts processes through the reaper and finds the pod's namespaces.
+	Runtime func(r *reap.Reaper, ns ctr.Namespaces, log *slog.Logger) task.Runtime
 	Log     *slog.Logger
 	Stages  *guest.Stages
 }
@@ -100,10 +99,10 @@ func forContainers(stages *guest.Stages) error {
 func serve(ctx context.Context, cfg Config, control net.Conn, reaper *reap.Reaper) error {
 	ready := sync.OnceValue(func() error { return forContainers(cfg.Stages) })
 	one := newOneConn(control)
-	sandbox := newSandbox(cfg, ready)
+	names := newNamespaces(reaper)
+	sandbox := newSandbox(cfg, names, ready)
 	sandbox.ending = one.mark
-	names := &pidNamespaces{reaper: reaper, of: map[string]*pidns.Namespace{}}
-	tasks := task.New(whenReady{cfg.Runtime(reaper, names.path, cfg.Log), ready}, dialStream, sandbox.events.oom, cfg.Log)
+	tasks := task.New(whenReady{cfg.Runtime(reaper, names, cfg.Log), ready}, dialStream, sandbox.events.oom, cfg.Log)
 	names.initPID = tasks.InitPID
 
 	server, err := ttrpc.NewServer()

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/agent/ctr"
 	"krun.dev/krunpod/agent/guest"
 	"krun.dev/krunpod/agent/reap"
 	"krun.dev/krunpod/agent/stdio"
@@ -36,7 +37,7 @@ func serveOn(t *testing.T) (*ttrpc.Client, <-chan error) {
 	t.Helper()
 	host, guestEnd := net.Pipe()
 	cfg := Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Stages: &guest.Stages{},
-		Runtime: func(*reap.Reaper, func(string) (string, error), *slog.Logger) task.Runtime { return noRuntime{} }}
+		Runtime: func(*reap.Reaper, ctr.Namespaces, *slog.Logger) task.Runtime { return noRuntime{} }}
 	served := make(chan error, 1)
 	go func() { served <- serve(context.Background(), cfg, guestEnd, &reap.Reaper{}) }()
 	c := ttrpc.NewClient(host)

@@ -18,6 +18,7 @@ import (
 	"krun.dev/krunpod/agent/guest"
 	"krun.dev/krunpod/agent/netconf"
 	"krun.dev/krunpod/agent/podfile"
+	"krun.dev/krunpod/agent/podns"
 	"krun.dev/krunpod/agent/sysctl"
 )
 
@@ -25,6 +26,7 @@ import (
 type sandbox struct {
 	stages *guest.Stages
 	events *events
+	names  *namespaces
 	off    chan struct{} // closed when the host has asked for the end
 	// ready prepares the guest for containers, once.
 	ready func() error
@@ -36,8 +38,8 @@ type sandbox struct {
 	offOnce    sync.Once
 }
 
-func newSandbox(cfg Config, ready func() error) *sandbox {
-	return &sandbox{stages: cfg.Stages, ready: ready, events: newEvents(), off: make(chan struct{})}
+func newSandbox(cfg Config, names *namespaces, ready func() error) *sandbox {
+	return &sandbox{stages: cfg.Stages, names: names, ready: ready, events: newEvents(), off: make(chan struct{})}
 }
 
 // ConfigureSandbox implements the Agent API. Calling it a second time is refused.
@@ -65,6 +67,35 @@ func (s *sandbox) configure(r *api.ConfigureSandboxRequest) error {
 			return err
 		}
 	}
+	if r.GetUserNamespace() != nil {
+		if err := s.enterUserNamespace(r); err != nil {
+			return err
+		}
+	}
+	if err := s.names.Inside(func() error { return configureNamespaces(r) }); err != nil {
+		return err
+	}
+	if err := writePodFiles(r); err != nil {
+		return err
+	}
+	return guest.MountShm(r.GetShmBytes())
+}
+
+// enterUserNamespace makes the pod's namespaces and moves its interfaces there.
+func (s *sandbox) enterUserNamespace(r *api.ConfigureSandboxRequest) error {
+	if err := s.names.makeUser(r.GetUserNamespace()); err != nil {
+		return err
+	}
+	net, err := s.names.userHolder().Open(podns.Net)
+	if err != nil {
+		return err
+	}
+	defer net.Close()
+	return netconf.Move(r.GetInterfaces(), net)
+}
+
+// configureNamespaces sets up what belongs to the network, IPC and UTS namespaces of this thread.
+func configureNamespaces(r *api.ConfigureSandboxRequest) error {
 	if err := setHostname(r.GetHostname()); err != nil {
 		return err
 	}
@@ -75,13 +106,7 @@ func (s *sandbox) configure(r *api.ConfigureSandboxRequest) error {
 	if err := netconf.Configure(r.GetInterfaces()); err != nil {
 		return err
 	}
-	if err := sysctl.Apply(sysctl.Root, r.GetSysctls()); err != nil {
-		return err
-	}
-	if err := writePodFiles(r); err != nil {
-		return err
-	}
-	return guest.MountShm(r.GetShmBytes())
+	return sysctl.Apply(sysctl.Root, r.GetSysctls())
 }
 
 func setHostname(name string) error {
@@ -146,7 +171,7 @@ func kernelRelease() string {
 func (s *sandbox) UpdateNetwork(_ context.Context, r *api.UpdateNetworkRequest) (*api.UpdateNetworkResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := netconf.Update(r.GetInterfaces()); err != nil {
+	if err := s.names.Inside(func() error { return netconf.Update(r.GetInterfaces()) }); err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("update network: %w", err))
 	}
 	return &api.UpdateNetworkResponse{}, nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"krun.dev/krunpod/config"
@@ -64,6 +65,28 @@ func TestSizeOfAPod(t *testing.T) {
 		if spec.VCPUs != tc.vcpus || spec.MemoryMiB != tc.memory {
 			t.Errorf("%s: %d vCPUs, %d MiB, want %d and %d", tc.name, spec.VCPUs, spec.MemoryMiB, tc.vcpus, tc.memory)
 		}
+	}
+}
+
+func TestUserNamespaceOfAPodAndOfItsPauseContainerAreTheSame(t *testing.T) {
+	pod := podConfig()
+	ids := []*runtime.IDMapping{{HostId: 100000, Length: 65536}}
+	options := &runtime.UserNamespace{Mode: runtime.NamespaceMode_POD, Uids: ids, Gids: ids}
+	pod.Linux.SecurityContext.NamespaceOptions.UsernsOptions = options
+	fromPod, err := FromPod("k8s.io", "id", "/run/netns/x", pod, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mappings := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+	pause := &specs.Spec{Linux: &specs.Linux{
+		Namespaces: []specs.LinuxNamespace{{Type: specs.UserNamespace}}, UIDMappings: mappings, GIDMappings: mappings,
+	}}
+	if got := fromPod.Guest.UserNamespace; got == nil || !proto.Equal(got, UserNamespaceOf(pause)) {
+		t.Errorf("the pod's is %v, its pause container's %v", got, UserNamespaceOf(pause))
+	}
+	options.Mode = runtime.NamespaceMode_NODE
+	if fromPod, err = FromPod("k8s.io", "id", "/run/netns/x", pod, testConfig()); err != nil || fromPod.Guest.UserNamespace != nil {
+		t.Errorf("a pod in the node's user namespace has %v, error %v", fromPod.Guest.UserNamespace, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,7 +32,9 @@ func FromOCI(namespace, id string, spec *specs.Spec, cfg *config.Config) (sandbo
 	if err != nil {
 		return sandbox.Spec{}, fmt.Errorf("container %s: %w", id, err)
 	}
-	guest := &api.ConfigureSandboxRequest{Hostname: spec.Hostname, Sysctls: spec.Linux.Sysctl}
+	guest := &api.ConfigureSandboxRequest{
+		Hostname: spec.Hostname, Sysctls: spec.Linux.Sysctl, UserNamespace: UserNamespaceOf(spec),
+	}
 	if guest.Hostname == "" {
 		if guest.Hostname, err = os.Hostname(); err != nil {
 			return sandbox.Spec{}, fmt.Errorf("read the node's hostname: %w", err)
@@ -52,6 +55,23 @@ func FromOCI(namespace, id string, spec *specs.Spec, cfg *config.Config) (sandbo
 		Cgroup: sandbox.Cgroup{Parent: cgroupParent(spec.Linux.CgroupsPath)},
 		Guest:  guest,
 	}, nil
+}
+
+// UserNamespaceOf is the user namespace that a spec asks for, or nil.
+func UserNamespaceOf(spec *specs.Spec) *api.UserNamespace {
+	own := slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+	if !own {
+		return nil
+	}
+	return &api.UserNamespace{Uids: idMappings(spec.Linux.UIDMappings), Gids: idMappings(spec.Linux.GIDMappings)}
+}
+
+func idMappings(list []specs.LinuxIDMapping) []*api.IDMapping {
+	var out []*api.IDMapping
+	for _, m := range list {
+		out = append(out, &api.IDMapping{ContainerId: m.ContainerID, HostId: m.HostID, Size: m.Size})
+	}
+	return out
 }
 
 // namespacesOf refuses host namespaces and returns the path of the network namespace, empty for a new one.

@@ -46,6 +46,9 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 		Hostname: pod.GetHostname(),
 		Sysctls:  podSysctls(linux.GetSysctls()),
 	}
+	if users := ns.GetUsernsOptions(); users.GetMode() == runtime.NamespaceMode_POD && users != nil {
+		guest.UserNamespace = &api.UserNamespace{Uids: criMappings(users.Uids), Gids: criMappings(users.Gids)}
+	}
 	if guest.Hostname == "" {
 		// What containerd does for a pod without a hostname.
 		if guest.Hostname, err = os.Hostname(); err != nil {
@@ -71,6 +74,14 @@ func podSysctls(asked map[string]string) map[string]string {
 	}
 	maps.Copy(all, asked)
 	return all
+}
+
+func criMappings(list []*runtime.IDMapping) []*api.IDMapping {
+	var out []*api.IDMapping
+	for _, m := range list {
+		out = append(out, &api.IDMapping{ContainerId: m.ContainerId, HostId: m.HostId, Size: m.Length})
+	}
+	return out
 }
 
 // dns is the pod's resolver configuration; a pod that says nothing gets the node's, as with containerd's own runtimes.

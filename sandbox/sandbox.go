@@ -48,6 +48,9 @@ func (s *Sandbox) ExitedAt() time.Time { return s.runner.exitedAt }
 // KernelRelease is the guest's, as uname(2) has it.
 func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
 
+// UserNamespace is that of the pod's containers, or nil.
+func (s *Sandbox) UserNamespace() *api.UserNamespace { return s.spec.Guest.GetUserNamespace() }
+
 // MarkContainer adds a container's stage to the timeline and writes it.
 func (s *Sandbox) MarkContainer(id, stage string) {
 	s.timeline.Mark(fmt.Sprintf("container %.12s %s", id, stage))

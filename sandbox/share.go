@@ -48,6 +48,8 @@ type Attach struct {
 	// Follow lets mounts made later below Source on the host appear in the guest (mount propagation
 	// HostToContainer).
 	Follow bool
+	// UserNS is the user namespace by whose mappings the guest sees the owners of files on the topmost mount, or nil.
+	UserNS *os.File
 }
 
 // inert is what every mount of the share carries from the start: a device node that the guest makes cannot be opened
@@ -56,7 +58,7 @@ const inert = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 
 // copy is the mount that a asks for.
 func (a Attach) copy() mnt.Copy {
-	c := mnt.Copy{Source: a.Source, Recursive: a.Recursive, Attributes: inert}
+	c := mnt.Copy{Source: a.Source, Recursive: a.Recursive, Attributes: inert, UserNS: a.UserNS}
 	if a.ReadOnlyTree {
 		c.Attributes |= unix.MOUNT_ATTR_RDONLY
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	eventsAPI "github.com/containerd/containerd/api/events"
@@ -108,7 +109,8 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 	if _, _, err := s.get(r.ID, ""); err == nil {
 		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 	}
-	t := translation{id: r.ID, role: role, spec: spec, container: s.pids.container, sandboxPID: uint32(sb.PID())}
+	t := translation{id: r.ID, role: role, spec: spec, container: s.pids.container, sandboxPID: uint32(sb.PID()),
+		userNS: sb.UserNamespace()}
 	if err := t.apply(); err != nil {
 		return nil, fmt.Errorf("container %s: %w: %w", r.ID, err, errdefs.ErrInvalidArgument)
 	}
@@ -120,10 +122,8 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 	if err := attachRootfs(sb, r); err != nil {
 		return nil, err
 	}
-	for _, a := range t.attachments {
-		if err := sb.Attach(a.name, a.Attach); err != nil {
-			return nil, err
-		}
+	if err := attachVolumes(sb, t.attachments); err != nil {
+		return nil, err
 	}
 	io, err := openStdio(sb, s.namespace, r.ID, u)
 	if err != nil {
@@ -165,6 +165,33 @@ func (s *service) createInGuest(ctx context.Context, sb *sandbox.Sandbox, r *tas
 	defer cancel()
 	if _, err := sb.Task.Create(ctx, req); err != nil {
 		return errgrpc.ToNative(guestError(err))
+	}
+	return nil
+}
+
+// attachVolumes shows paths of the host to the guest, some of them by the mappings of a user namespace.
+func attachVolumes(sb *sandbox.Sandbox, list []attachment) error {
+	type mappings struct{ uids, gids string }
+	open := map[mappings]*os.File{}
+	defer func() {
+		for _, f := range open {
+			f.Close()
+		}
+	}()
+	for _, a := range list {
+		if key := (mappings{a.uids, a.gids}); key != (mappings{}) {
+			if open[key] == nil {
+				f, err := mount.GetUsernsFD(a.uids, a.gids)
+				if err != nil {
+					return fmt.Errorf("make a user namespace to map the owners of %s: %w", a.Source, err)
+				}
+				open[key] = f
+			}
+			a.UserNS = open[key]
+		}
+		if err := sb.Attach(a.name, a.Attach); err != nil {
+			return err
+		}
 	}
 	return nil
 }

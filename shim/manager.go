@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,8 +24,12 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	shimlib "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
+	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/config"
 	"krun.dev/krunpod/cri"
 	"krun.dev/krunpod/sandbox"
@@ -253,13 +258,28 @@ func removeDeadSocket(bundle string) error {
 
 // Info answers containerd's question for the runtime's features.
 func (manager) Info(_ context.Context, options io.Reader) (*types.RuntimeInfo, error) {
-	// The options are read so that the writer does not fail; no feature depends on them.
-	if _, err := io.Copy(io.Discard, options); err != nil {
+	data, err := io.ReadAll(options)
+	if err != nil {
 		return nil, fmt.Errorf("read runtime options: %w", err)
 	}
+	var given anypb.Any
+	if err := proto.Unmarshal(data, &given); err != nil {
+		return nil, fmt.Errorf("read runtime options: %w", err)
+	}
+	supported := api.Features()
+	if typeurl.Is(&given, &runtimeoptions.Options{}) {
+		// containerd 2.4 takes the options of every runtime for runc's when a pod has a user namespace
+		// (client/task.go, getRuncOptions), and fails.
+		supported.Linux.Namespaces = slices.DeleteFunc(supported.Linux.Namespaces, func(n string) bool { return n == "user" })
+	}
+	features, err := typeurl.MarshalAnyToProto(supported)
+	if err != nil {
+		return nil, fmt.Errorf("encode the runtime's features: %w", err)
+	}
 	return &types.RuntimeInfo{
-		Name:    Name,
-		Version: &types.RuntimeVersion{Version: Version},
+		Name:     Name,
+		Version:  &types.RuntimeVersion{Version: Version},
+		Features: features,
 	}, nil
 }
 

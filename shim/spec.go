@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/cri"
@@ -46,6 +47,8 @@ func readSpec(bundle string) (*specs.Spec, error) {
 type attachment struct {
 	name string
 	sandbox.Attach
+	// uids and gids are the mappings of an idmapped mount, in the notation of containerd's mount options.
+	uids, gids string
 }
 
 // translation makes the spec of a container in the guest from the one containerd wrote for the host.
@@ -57,8 +60,18 @@ type translation struct {
 	container func(pid uint32) (string, bool)
 	// sandboxPID stands for the pod's own namespaces.
 	sandboxPID uint32
+	// userNS is the pod's user namespace, or nil.
+	userNS *api.UserNamespace
+
+	// ids are the mappings of the container's user namespace.
+	ids idMap
 
 	attachments []attachment
+}
+
+// idMap is the mappings of a user namespace, or of an idmapped mount.
+type idMap struct {
+	uids, gids []specs.LinuxIDMapping
 }
 
 // apply rewrites spec in place: after it every path and namespace is the guest's, and attachments says what the host
@@ -72,11 +85,17 @@ func (t *translation) apply() error {
 	}
 	t.spec.Hooks = nil
 	t.spec.Root.Path = filepath.Join(api.ShareDir, t.id, "rootfs")
+	if err := t.userNamespace(); err != nil {
+		return err
+	}
 	if err := t.namespaces(); err != nil {
 		return err
 	}
 	if err := t.devices(); err != nil {
 		return err
+	}
+	if s := t.spec.Linux.Seccomp; s != nil && s.ListenerPath != "" {
+		return fmt.Errorf("seccomp listener %s is a socket of the host and cannot be reached from a microVM", s.ListenerPath)
 	}
 	t.security()
 	return t.mounts()
@@ -85,6 +104,17 @@ func (t *translation) apply() error {
 func emptyHooks(h *specs.Hooks) bool {
 	//lint:ignore SA1019 Prestart is deprecated, and still refused
 	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0
+}
+
+// userNamespace: containers with one share the pod's, so that they need no mappings of their own.
+func (t *translation) userNamespace() error {
+	own := cri.UserNamespaceOf(t.spec)
+	if own != nil && !proto.Equal(own, t.userNS) {
+		return fmt.Errorf("the container's user namespace is not its pod's: mappings %v, the pod's are %v", own, t.userNS)
+	}
+	t.ids = idMap{t.spec.Linux.UIDMappings, t.spec.Linux.GIDMappings}
+	t.spec.Linux.UIDMappings, t.spec.Linux.GIDMappings = nil, nil
+	return nil
 }
 
 // namespaces: the guest itself is the pod's network, IPC and UTS namespace.
@@ -213,7 +243,11 @@ func (t *translation) podMount(dest string) specs.Mount {
 	if t.spec.Root.Readonly && dest != "/dev/shm" {
 		access = "ro"
 	}
-	return specs.Mount{Destination: dest, Type: "bind", Source: api.PodFiles[dest], Options: []string{"rbind", "rprivate", access}}
+	options := []string{"rbind", "rprivate", access}
+	if t.ids.uids != nil && dest != "/dev/shm" {
+		options = append(options, "idmap") // by the container's user namespace, so that the file is its root's
+	}
+	return specs.Mount{Destination: dest, Type: "bind", Source: api.PodFiles[dest], Options: options}
 }
 
 // isBind reports what runc takes for a bind mount: the option decides, not only the type.
@@ -249,9 +283,48 @@ func (t *translation) bind(i int, m *specs.Mount) error {
 			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
 		}
 	}
-	t.attachments = append(t.attachments, attachment{name, a})
+	att := attachment{name: name, Attach: a}
+	if err := t.mapOwners(m, &att); err != nil {
+		return err
+	}
+	t.attachments = append(t.attachments, att)
 	m.Source = filepath.Join(api.ShareDir, name)
 	return nil
+}
+
+// mapOwners makes an idmapped mount the host's matter: virtio-fs carries ids as they are.
+func (t *translation) mapOwners(m *specs.Mount, a *attachment) error {
+	ids := idMap{m.UIDMappings, m.GIDMappings}
+	asked := ids.uids != nil || ids.gids != nil
+	for _, o := range m.Options {
+		switch o {
+		case "ridmap":
+			return fmt.Errorf("mount %s: option ridmap is not possible with this runtime; idmap is", m.Destination)
+		case "idmap":
+			if !asked {
+				ids, asked = t.ids, true
+			}
+		}
+	}
+	if !asked {
+		return nil
+	}
+	if len(ids.uids) == 0 || len(ids.gids) == 0 {
+		return fmt.Errorf("mount %s: an idmapped mount needs mappings of both user and group ids", m.Destination)
+	}
+	a.uids, a.gids = mappingOption(ids.uids), mappingOption(ids.gids)
+	m.UIDMappings, m.GIDMappings = nil, nil
+	m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "idmap" })
+	return nil
+}
+
+// mappingOption writes mappings as containerd's mount options uidmap and gidmap do.
+func mappingOption(list []specs.LinuxIDMapping) string {
+	var parts []string
+	for _, m := range list {
+		parts = append(parts, fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size))
+	}
+	return strings.Join(parts, ",")
 }
 
 // bindable refuses what virtio-fs cannot carry.

@@ -140,6 +140,10 @@ func TestWhatAMicroVMCannotHaveIsRefusedByName(t *testing.T) {
 		"device of the host": func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/dev/null", Options: []string{"bind"}}}
 		},
+		"ridmap": func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/tmp", Options: []string{"rbind", "ridmap"}}}
+		},
+		"seccomp listener": func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/run/l"} },
 		"no such file": func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/no/such/file", Options: []string{"bind"}}}
 		},
@@ -156,5 +160,51 @@ func TestProcessIDsAreNoneOfTheHost(t *testing.T) {
 	p := newPIDs()
 	if pid := p.add("a"); pid <= 4<<20 {
 		t.Errorf("process id %d can be one of the host's", pid)
+	}
+}
+
+var podUsers = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+
+func userNamespaceSpec() *specs.Spec {
+	s := containerSpec()
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: "/proc/77/ns/user"})
+	s.Linux.UIDMappings, s.Linux.GIDMappings = podUsers, podUsers
+	return s
+}
+
+func TestOwnersOfVolumesAreMappedOnTheHost(t *testing.T) {
+	spec := userNamespaceSpec()
+	spec.Mounts = []specs.Mount{
+		{Destination: "/mapped", Type: "bind", Source: t.TempDir(), Options: []string{"rbind"}, UIDMappings: podUsers, GIDMappings: podUsers},
+		{Destination: "/plain", Type: "bind", Source: t.TempDir(), Options: []string{"rbind"}},
+		{Destination: "/asked", Type: "bind", Source: t.TempDir(), Options: []string{"rbind", "idmap"}},
+	}
+	tr := &translation{id: "c1", role: cri.RoleContainer, spec: spec, container: newPIDs().container,
+		sandboxPID: sandboxPID, userNS: cri.UserNamespaceOf(spec)}
+	if err := tr.apply(); err != nil {
+		t.Fatal(err)
+	}
+	const want = "0:100000:65536"
+	for i, ids := range []string{want, "", want} {
+		if a := tr.attachments[i]; a.uids != ids || a.gids != ids {
+			t.Errorf("%s is mapped by %q and %q, want %q", spec.Mounts[i].Destination, a.uids, a.gids, ids)
+		}
+		if m := spec.Mounts[i]; m.UIDMappings != nil || m.GIDMappings != nil || slices.Contains(m.Options, "idmap") {
+			t.Errorf("the guest is told to map what the host has mapped: %+v", m)
+		}
+	}
+	if spec.Linux.UIDMappings != nil || spec.Linux.GIDMappings != nil {
+		t.Error("the container has mappings of its own, not its pod's user namespace")
+	}
+	for _, m := range spec.Mounts[3:] {
+		if got := slices.Contains(m.Options, "idmap"); got != (m.Destination != "/dev/shm") {
+			t.Errorf("the pod's %s has options %v", m.Destination, m.Options)
+		}
+	}
+}
+
+func TestAUserNamespaceThatIsNotThePodsIsRefused(t *testing.T) {
+	if _, err := translate(t, userNamespaceSpec()); err == nil || !strings.Contains(err.Error(), "user namespace") {
+		t.Errorf("error %v", err)
 	}
 }

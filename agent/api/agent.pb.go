@@ -41,8 +41,10 @@ type ConfigureSandboxRequest struct {
 	ShmBytes uint64 `protobuf:"varint,7,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`
 	// Wall clock of the host in nanoseconds since the epoch, for a guest without a clock source; 0 leaves the clock.
 	UnixNanoseconds int64 `protobuf:"varint,8,opt,name=unix_nanoseconds,json=unixNanoseconds,proto3" json:"unix_nanoseconds,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The user namespace of the pod's containers, to which the pod's other namespaces belong then; none: the guest's own.
+	UserNamespace *UserNamespace `protobuf:"bytes,9,opt,name=user_namespace,json=userNamespace,proto3" json:"user_namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigureSandboxRequest) Reset() {
@@ -124,6 +126,127 @@ func (x *ConfigureSandboxRequest) GetUnixNanoseconds() int64 {
 	return 0
 }
 
+func (x *ConfigureSandboxRequest) GetUserNamespace() *UserNamespace {
+	if x != nil {
+		return x.UserNamespace
+	}
+	return nil
+}
+
+// UserNamespace has one mapping of each kind at least: user_namespaces(7).
+type UserNamespace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uids          []*IDMapping           `protobuf:"bytes,1,rep,name=uids,proto3" json:"uids,omitempty"`
+	Gids          []*IDMapping           `protobuf:"bytes,2,rep,name=gids,proto3" json:"gids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserNamespace) Reset() {
+	*x = UserNamespace{}
+	mi := &file_agent_api_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserNamespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserNamespace) ProtoMessage() {}
+
+func (x *UserNamespace) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserNamespace.ProtoReflect.Descriptor instead.
+func (*UserNamespace) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *UserNamespace) GetUids() []*IDMapping {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
+func (x *UserNamespace) GetGids() []*IDMapping {
+	if x != nil {
+		return x.Gids
+	}
+	return nil
+}
+
+type IDMapping struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId uint32                 `protobuf:"varint,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// The id in the guest, which is that on the host: virtio-fs carries ids as they are.
+	HostId        uint32 `protobuf:"varint,2,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	Size          uint32 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IDMapping) Reset() {
+	*x = IDMapping{}
+	mi := &file_agent_api_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IDMapping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IDMapping) ProtoMessage() {}
+
+func (x *IDMapping) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IDMapping.ProtoReflect.Descriptor instead.
+func (*IDMapping) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IDMapping) GetContainerId() uint32 {
+	if x != nil {
+		return x.ContainerId
+	}
+	return 0
+}
+
+func (x *IDMapping) GetHostId() uint32 {
+	if x != nil {
+		return x.HostId
+	}
+	return 0
+}
+
+func (x *IDMapping) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type ConfigureSandboxResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Guest boot stages, in microseconds of CLOCK_BOOTTIME, in order.
@@ -135,7 +258,7 @@ type ConfigureSandboxResponse struct {
 
 func (x *ConfigureSandboxResponse) Reset() {
 	*x = ConfigureSandboxResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[1]
+	mi := &file_agent_api_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -147,7 +270,7 @@ func (x *ConfigureSandboxResponse) String() string {
 func (*ConfigureSandboxResponse) ProtoMessage() {}
 
 func (x *ConfigureSandboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[1]
+	mi := &file_agent_api_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -160,7 +283,7 @@ func (x *ConfigureSandboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureSandboxResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureSandboxResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{1}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ConfigureSandboxResponse) GetBoot() []*BootStage {
@@ -187,7 +310,7 @@ type BootStage struct {
 
 func (x *BootStage) Reset() {
 	*x = BootStage{}
-	mi := &file_agent_api_agent_proto_msgTypes[2]
+	mi := &file_agent_api_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -199,7 +322,7 @@ func (x *BootStage) String() string {
 func (*BootStage) ProtoMessage() {}
 
 func (x *BootStage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[2]
+	mi := &file_agent_api_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -212,7 +335,7 @@ func (x *BootStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStage.ProtoReflect.Descriptor instead.
 func (*BootStage) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{2}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BootStage) GetName() string {
@@ -240,7 +363,7 @@ type DNS struct {
 
 func (x *DNS) Reset() {
 	*x = DNS{}
-	mi := &file_agent_api_agent_proto_msgTypes[3]
+	mi := &file_agent_api_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -252,7 +375,7 @@ func (x *DNS) String() string {
 func (*DNS) ProtoMessage() {}
 
 func (x *DNS) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[3]
+	mi := &file_agent_api_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -265,7 +388,7 @@ func (x *DNS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNS.ProtoReflect.Descriptor instead.
 func (*DNS) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{3}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DNS) GetServers() []string {
@@ -299,7 +422,7 @@ type HostAlias struct {
 
 func (x *HostAlias) Reset() {
 	*x = HostAlias{}
-	mi := &file_agent_api_agent_proto_msgTypes[4]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -311,7 +434,7 @@ func (x *HostAlias) String() string {
 func (*HostAlias) ProtoMessage() {}
 
 func (x *HostAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[4]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -324,7 +447,7 @@ func (x *HostAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostAlias.ProtoReflect.Descriptor instead.
 func (*HostAlias) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HostAlias) GetIp() string {
@@ -358,7 +481,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_agent_api_agent_proto_msgTypes[5]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +493,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[5]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +506,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Interface) GetName() string {
@@ -451,7 +574,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_agent_proto_msgTypes[6]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +586,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[6]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +599,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Route) GetDestination() string {
@@ -568,7 +691,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +703,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +716,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Neighbour) GetIp() string {
@@ -626,7 +749,7 @@ type UpdateNetworkRequest struct {
 
 func (x *UpdateNetworkRequest) Reset() {
 	*x = UpdateNetworkRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +761,7 @@ func (x *UpdateNetworkRequest) String() string {
 func (*UpdateNetworkRequest) ProtoMessage() {}
 
 func (x *UpdateNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +774,7 @@ func (x *UpdateNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNetworkRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateNetworkRequest) GetInterfaces() []*Interface {
@@ -669,7 +792,7 @@ type UpdateNetworkResponse struct {
 
 func (x *UpdateNetworkResponse) Reset() {
 	*x = UpdateNetworkResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +804,7 @@ func (x *UpdateNetworkResponse) String() string {
 func (*UpdateNetworkResponse) ProtoMessage() {}
 
 func (x *UpdateNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +817,7 @@ func (x *UpdateNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNetworkResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type SandboxStatsRequest struct {
@@ -705,7 +828,7 @@ type SandboxStatsRequest struct {
 
 func (x *SandboxStatsRequest) Reset() {
 	*x = SandboxStatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +840,7 @@ func (x *SandboxStatsRequest) String() string {
 func (*SandboxStatsRequest) ProtoMessage() {}
 
 func (x *SandboxStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +853,7 @@ func (x *SandboxStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SandboxStatsRequest.ProtoReflect.Descriptor instead.
 func (*SandboxStatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 type SandboxStatsResponse struct {
@@ -742,7 +865,7 @@ type SandboxStatsResponse struct {
 
 func (x *SandboxStatsResponse) Reset() {
 	*x = SandboxStatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +877,7 @@ func (x *SandboxStatsResponse) String() string {
 func (*SandboxStatsResponse) ProtoMessage() {}
 
 func (x *SandboxStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +890,7 @@ func (x *SandboxStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SandboxStatsResponse.ProtoReflect.Descriptor instead.
 func (*SandboxStatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SandboxStatsResponse) GetMetrics() *anypb.Any {
@@ -785,7 +908,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +920,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +933,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 type Event struct {
@@ -825,7 +948,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +960,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +973,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -888,7 +1011,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1023,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1036,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -931,7 +1054,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1066,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1079,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 type ShutdownResponse struct {
@@ -967,7 +1090,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1102,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1115,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 // Container is the Options of the Task API's CreateTaskRequest as it goes to the agent.
@@ -1006,7 +1129,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1141,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1154,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Container) GetSpec() []byte {
@@ -1045,7 +1168,7 @@ var File_agent_api_agent_proto protoreflect.FileDescriptor
 
 const file_agent_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15agent/api/agent.proto\x12\x10krunpod.agent.v1\x1a\x19google/protobuf/any.proto\"\xaa\x03\n" +
+	"\x15agent/api/agent.proto\x12\x10krunpod.agent.v1\x1a\x19google/protobuf/any.proto\"\xf2\x03\n" +
 	"\x17ConfigureSandboxRequest\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12'\n" +
 	"\x03dns\x18\x02 \x01(\v2\x15.krunpod.agent.v1.DNSR\x03dns\x121\n" +
@@ -1055,10 +1178,18 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"interfaces\x18\x05 \x03(\v2\x1b.krunpod.agent.v1.InterfaceR\n" +
 	"interfaces\x12\x1b\n" +
 	"\tshm_bytes\x18\a \x01(\x04R\bshmBytes\x12)\n" +
-	"\x10unix_nanoseconds\x18\b \x01(\x03R\x0funixNanoseconds\x1a:\n" +
+	"\x10unix_nanoseconds\x18\b \x01(\x03R\x0funixNanoseconds\x12F\n" +
+	"\x0euser_namespace\x18\t \x01(\v2\x1f.krunpod.agent.v1.UserNamespaceR\ruserNamespace\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x06\x10\a\"r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x06\x10\a\"q\n" +
+	"\rUserNamespace\x12/\n" +
+	"\x04uids\x18\x01 \x03(\v2\x1b.krunpod.agent.v1.IDMappingR\x04uids\x12/\n" +
+	"\x04gids\x18\x02 \x03(\v2\x1b.krunpod.agent.v1.IDMappingR\x04gids\"[\n" +
+	"\tIDMapping\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\rR\vcontainerId\x12\x17\n" +
+	"\ahost_id\x18\x02 \x01(\rR\x06hostId\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\"r\n" +
 	"\x18ConfigureSandboxResponse\x12/\n" +
 	"\x04boot\x18\x01 \x03(\v2\x1b.krunpod.agent.v1.BootStageR\x04boot\x12%\n" +
 	"\x0ekernel_release\x18\x02 \x01(\tR\rkernelRelease\"C\n" +
@@ -1135,55 +1266,60 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*ConfigureSandboxRequest)(nil),  // 0: krunpod.agent.v1.ConfigureSandboxRequest
-	(*ConfigureSandboxResponse)(nil), // 1: krunpod.agent.v1.ConfigureSandboxResponse
-	(*BootStage)(nil),                // 2: krunpod.agent.v1.BootStage
-	(*DNS)(nil),                      // 3: krunpod.agent.v1.DNS
-	(*HostAlias)(nil),                // 4: krunpod.agent.v1.HostAlias
-	(*Interface)(nil),                // 5: krunpod.agent.v1.Interface
-	(*Route)(nil),                    // 6: krunpod.agent.v1.Route
-	(*Neighbour)(nil),                // 7: krunpod.agent.v1.Neighbour
-	(*UpdateNetworkRequest)(nil),     // 8: krunpod.agent.v1.UpdateNetworkRequest
-	(*UpdateNetworkResponse)(nil),    // 9: krunpod.agent.v1.UpdateNetworkResponse
-	(*SandboxStatsRequest)(nil),      // 10: krunpod.agent.v1.SandboxStatsRequest
-	(*SandboxStatsResponse)(nil),     // 11: krunpod.agent.v1.SandboxStatsResponse
-	(*EventsRequest)(nil),            // 12: krunpod.agent.v1.EventsRequest
-	(*Event)(nil),                    // 13: krunpod.agent.v1.Event
-	(*OOM)(nil),                      // 14: krunpod.agent.v1.OOM
-	(*ShutdownRequest)(nil),          // 15: krunpod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),         // 16: krunpod.agent.v1.ShutdownResponse
-	(*Container)(nil),                // 17: krunpod.agent.v1.Container
-	nil,                              // 18: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	(*anypb.Any)(nil),                // 19: google.protobuf.Any
+	(*UserNamespace)(nil),            // 1: krunpod.agent.v1.UserNamespace
+	(*IDMapping)(nil),                // 2: krunpod.agent.v1.IDMapping
+	(*ConfigureSandboxResponse)(nil), // 3: krunpod.agent.v1.ConfigureSandboxResponse
+	(*BootStage)(nil),                // 4: krunpod.agent.v1.BootStage
+	(*DNS)(nil),                      // 5: krunpod.agent.v1.DNS
+	(*HostAlias)(nil),                // 6: krunpod.agent.v1.HostAlias
+	(*Interface)(nil),                // 7: krunpod.agent.v1.Interface
+	(*Route)(nil),                    // 8: krunpod.agent.v1.Route
+	(*Neighbour)(nil),                // 9: krunpod.agent.v1.Neighbour
+	(*UpdateNetworkRequest)(nil),     // 10: krunpod.agent.v1.UpdateNetworkRequest
+	(*UpdateNetworkResponse)(nil),    // 11: krunpod.agent.v1.UpdateNetworkResponse
+	(*SandboxStatsRequest)(nil),      // 12: krunpod.agent.v1.SandboxStatsRequest
+	(*SandboxStatsResponse)(nil),     // 13: krunpod.agent.v1.SandboxStatsResponse
+	(*EventsRequest)(nil),            // 14: krunpod.agent.v1.EventsRequest
+	(*Event)(nil),                    // 15: krunpod.agent.v1.Event
+	(*OOM)(nil),                      // 16: krunpod.agent.v1.OOM
+	(*ShutdownRequest)(nil),          // 17: krunpod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),         // 18: krunpod.agent.v1.ShutdownResponse
+	(*Container)(nil),                // 19: krunpod.agent.v1.Container
+	nil,                              // 20: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	(*anypb.Any)(nil),                // 21: google.protobuf.Any
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
-	3,  // 0: krunpod.agent.v1.ConfigureSandboxRequest.dns:type_name -> krunpod.agent.v1.DNS
-	4,  // 1: krunpod.agent.v1.ConfigureSandboxRequest.hosts:type_name -> krunpod.agent.v1.HostAlias
-	18, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	5,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	2,  // 4: krunpod.agent.v1.ConfigureSandboxResponse.boot:type_name -> krunpod.agent.v1.BootStage
-	6,  // 5: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
-	7,  // 6: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
-	5,  // 7: krunpod.agent.v1.UpdateNetworkRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	19, // 8: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
-	14, // 9: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
-	0,  // 10: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
-	8,  // 11: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
-	10, // 12: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
-	12, // 13: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
-	15, // 14: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
-	1,  // 15: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
-	9,  // 16: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
-	11, // 17: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
-	13, // 18: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
-	16, // 19: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 0: krunpod.agent.v1.ConfigureSandboxRequest.dns:type_name -> krunpod.agent.v1.DNS
+	6,  // 1: krunpod.agent.v1.ConfigureSandboxRequest.hosts:type_name -> krunpod.agent.v1.HostAlias
+	20, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	7,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
+	1,  // 4: krunpod.agent.v1.ConfigureSandboxRequest.user_namespace:type_name -> krunpod.agent.v1.UserNamespace
+	2,  // 5: krunpod.agent.v1.UserNamespace.uids:type_name -> krunpod.agent.v1.IDMapping
+	2,  // 6: krunpod.agent.v1.UserNamespace.gids:type_name -> krunpod.agent.v1.IDMapping
+	4,  // 7: krunpod.agent.v1.ConfigureSandboxResponse.boot:type_name -> krunpod.agent.v1.BootStage
+	8,  // 8: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
+	9,  // 9: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
+	7,  // 10: krunpod.agent.v1.UpdateNetworkRequest.interfaces:type_name -> krunpod.agent.v1.Interface
+	21, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
+	16, // 12: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
+	0,  // 13: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
+	10, // 14: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
+	12, // 15: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
+	14, // 16: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
+	17, // 17: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
+	3,  // 18: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
+	11, // 19: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
+	13, // 20: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
+	15, // 21: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
+	18, // 22: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -1191,7 +1327,7 @@ func file_agent_api_agent_proto_init() {
 	if File_agent_api_agent_proto != nil {
 		return
 	}
-	file_agent_api_agent_proto_msgTypes[13].OneofWrappers = []any{
+	file_agent_api_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 	}
 	type x struct{}
@@ -1200,7 +1336,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,29 +37,29 @@ const stateRoot = "/run/krunpod/state"
 // libcontainer copies the binary into a memfd for each start: correct, but slow and large.
 type Engine struct {
 	reaper *reap.Reaper
-	pidns  PIDNamespace
+	ns     Namespaces
 	// memlock is what a process may lock that says nothing else. The agent's own limit changes: libcontainer lifts it
 	// for device lists, in what would be a process for each container with runc.
 	memlock specs.POSIXRlimit
 }
 
 // New makes an Engine that starts its processes through reaper.
-func New(reaper *reap.Reaper, pidns PIDNamespace, log *slog.Logger) *Engine {
+func New(reaper *reap.Reaper, ns Namespaces, log *slog.Logger) *Engine {
 	deviceRules(log)
 	var own unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &own); err != nil {
 		log.Warn("cannot read the limit of locked memory: containers may lock none", "error", err)
 	}
-	return &Engine{reaper: reaper, pidns: pidns, memlock: specs.POSIXRlimit{Type: "RLIMIT_MEMLOCK", Soft: own.Cur, Hard: own.Max}}
+	return &Engine{reaper: reaper, ns: ns, memlock: specs.POSIXRlimit{Type: "RLIMIT_MEMLOCK", Soft: own.Cur, Hard: own.Max}}
 }
 
 // Create implements task.Runtime.
 func (e *Engine) Create(id string, spec *specs.Spec, io *stdio.Set) (_ task.Container, _ task.Process, err error) {
-	sysctls, err := adapt(id, spec, e.pidns)
+	sysctls, err := adapt(id, spec, e.ns)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := sysctl.Apply(sysctl.Root, sysctls); err != nil {
+	if err := e.ns.Inside(func() error { return sysctl.Apply(sysctl.Root, sysctls) }); err != nil {
 		return nil, nil, err
 	}
 	config, err := convert(id, spec)

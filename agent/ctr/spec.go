@@ -1,6 +1,7 @@
 package ctr
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -12,20 +13,29 @@ import (
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/agent/guest"
+	"krun.dev/krunpod/agent/podns"
 )
 
-// PIDNamespace gives the path of the namespace that all containers share (id empty), or of that of container id.
-type PIDNamespace func(id string) (path string, err error)
+// Namespaces finds those that containers join, by their paths.
+type Namespaces interface {
+	// Pod is the pod's namespace of a kind (a file of /proc/PID/ns); empty when that is the guest's own.
+	Pod(kind string) (path string, err error)
+	// SharedPID is the PID namespace that all containers of the pod may share, PIDOf that of container id.
+	SharedPID() (path string, err error)
+	PIDOf(id string) (path string, err error)
+	// Inside runs f in the pod's network, IPC and UTS namespaces.
+	Inside(f func() error) error
+}
 
 // adapt changes spec to what holds in the guest, which is the pod: the guest's network, IPC and UTS namespaces are the
 // pod's, cgroups have their own tree, and there are no hooks, no AppArmor and no SELinux. It returns the kernel
 // parameters that are the guest's to set.
-func adapt(id string, spec *specs.Spec, pidns PIDNamespace) (sysctls map[string]string, err error) {
+func adapt(id string, spec *specs.Spec, ns Namespaces) (sysctls map[string]string, err error) {
 	if !filepath.IsAbs(spec.Root.Path) {
 		return nil, fmt.Errorf("root file system %q: not an absolute path", spec.Root.Path)
 	}
 	l := spec.Linux
-	if l.Namespaces, err = namespaces(l.Namespaces, pidns); err != nil {
+	if l.Namespaces, err = namespaces(l.Namespaces, ns); err != nil {
 		return nil, err
 	}
 	l.CgroupsPath = guest.ContainersGroup + "/" + id
@@ -36,9 +46,6 @@ func adapt(id string, spec *specs.Spec, pidns PIDNamespace) (sysctls map[string]
 	if !has(l.Namespaces, specs.UTSNamespace) {
 		spec.Hostname, spec.Domainname = "", ""
 	}
-	if has(l.Namespaces, specs.UserNamespace) {
-		bindForUserNamespace(spec.Mounts)
-	}
 	sysctls, l.Sysctl = splitSysctls(l.Sysctl, has(l.Namespaces, specs.IPCNamespace))
 	return sysctls, nil
 }
@@ -48,28 +55,47 @@ func adaptProcess(p *specs.Process) {
 	p.ApparmorProfile, p.SelinuxLabel = "", ""
 }
 
-func namespaces(list []specs.LinuxNamespace, pidns PIDNamespace) ([]specs.LinuxNamespace, error) {
-	var out []specs.LinuxNamespace
+// podKinds are the namespaces of a pod that its containers are in unless they have their own.
+var podKinds = map[string]specs.LinuxNamespaceType{
+	podns.Net: specs.NetworkNamespace, podns.IPC: specs.IPCNamespace, podns.UTS: specs.UTSNamespace,
+}
+
+func namespaces(list []specs.LinuxNamespace, of Namespaces) (out []specs.LinuxNamespace, err error) {
 	for _, ns := range list {
 		switch ns.Type {
 		case specs.NetworkNamespace:
-			continue // the guest has the pod's interfaces
+			continue // the pod's has its interfaces
 		case specs.IPCNamespace, specs.UTSNamespace:
 			if ns.Path != "" {
-				continue // the pod's, and so the guest's
+				continue // the pod's
+			}
+		case specs.UserNamespace:
+			if ns.Path, err = of.Pod(podns.User); err == nil && ns.Path == "" {
+				err = errors.New("a container's user namespace is its pod's, and this pod has none")
 			}
 		case specs.PIDNamespace:
-			path, err := pidPath(ns.Path, pidns)
-			if err != nil {
-				return nil, err
-			}
-			ns.Path = path
+			ns.Path, err = pidPath(ns.Path, of)
 		default:
 			if ns.Path != "" {
-				return nil, fmt.Errorf("%s namespace %q: only new ones, or the pod's PID namespaces", ns.Type, ns.Path)
+				err = fmt.Errorf("%s namespace %q: only new ones, or the pod's", ns.Type, ns.Path)
 			}
 		}
+		if err != nil {
+			return nil, err
+		}
 		out = append(out, ns)
+	}
+	for kind, t := range podKinds {
+		if has(out, t) {
+			continue
+		}
+		path, err := of.Pod(kind)
+		if err != nil {
+			return nil, err
+		}
+		if path != "" {
+			out = append(out, specs.LinuxNamespace{Type: t, Path: path})
+		}
 	}
 	if !has(out, specs.PIDNamespace) {
 		return nil, fmt.Errorf("a container without a PID namespace would see the agent")
@@ -77,33 +103,15 @@ func namespaces(list []specs.LinuxNamespace, pidns PIDNamespace) ([]specs.LinuxN
 	return out, nil
 }
 
-// bindForUserNamespace makes bind mounts of what a user namespace may only mount together with a network or IPC
-// namespace of its own (user_namespaces(7)): those of the guest belong to the guest.
-func bindForUserNamespace(mounts []specs.Mount) {
-	for i := range mounts {
-		m := &mounts[i]
-		switch m.Type {
-		case "sysfs":
-			m.Source = "/sys"
-		case "mqueue":
-			m.Source = "/dev/mqueue"
-		default:
-			continue
-		}
-		m.Type = "bind"
-		m.Options = append([]string{"rbind", "rprivate"}, m.Options...)
-	}
-}
-
-func pidPath(path string, pidns PIDNamespace) (string, error) {
+func pidPath(path string, of Namespaces) (string, error) {
 	if path == "" {
 		return "", nil
 	}
 	if path == api.SharedPIDNamespace {
-		return pidns("")
+		return of.SharedPID()
 	}
 	if id, ok := strings.CutPrefix(path, api.ContainerPIDNamespace("")); ok && id != "" {
-		return pidns(id)
+		return of.PIDOf(id)
 	}
 	return "", fmt.Errorf("pid namespace %q: neither %s nor that of a container", path, api.SharedPIDNamespace)
 }

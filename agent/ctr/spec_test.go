@@ -11,16 +11,26 @@ import (
 	"krun.dev/krunpod/agent/api"
 )
 
-// pidns knows the shared namespace and that of container "other".
-func pidns(id string) (string, error) {
-	switch id {
-	case "":
-		return "/proc/1/fd/7", nil
-	case "other":
+// ns are the namespaces of a pod that has none of its own; it knows the PID namespace of container "other".
+type ns struct{}
+
+func (ns) Pod(string) (string, error) { return "", nil }
+
+func (ns) SharedPID() (string, error) { return "/proc/7/ns/pid", nil }
+
+func (ns) PIDOf(id string) (string, error) {
+	if id == "other" {
 		return "/proc/1/fd/8", nil
 	}
 	return "", errors.New("no such container")
 }
+
+func (ns) Inside(f func() error) error { return f() }
+
+// userNS are those of a pod with a user namespace.
+type userNS struct{ ns }
+
+func (userNS) Pod(kind string) (string, error) { return "/proc/7/ns/" + kind, nil }
 
 func podSpec(pid string) *specs.Spec {
 	return &specs.Spec{
@@ -48,7 +58,7 @@ func podSpec(pid string) *specs.Spec {
 
 func TestAdaptMakesTheGuestThePod(t *testing.T) {
 	s := podSpec("")
-	sysctls, err := adapt("c", s, pidns)
+	sysctls, err := adapt("c", s, ns{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +92,7 @@ func TestAdaptMakesTheGuestThePod(t *testing.T) {
 func TestContainersWithTheirOwnIPCKeepItsSysctls(t *testing.T) {
 	s := podSpec("")
 	s.Linux.Namespaces[4].Path = ""
-	sysctls, err := adapt("c", s, pidns)
+	sysctls, err := adapt("c", s, ns{})
 	if err != nil || sysctls["net.ipv4.ip_forward"] != "1" || s.Linux.Sysctl["kernel.shm_rmid_forced"] != "1" {
 		t.Errorf("%v and %v, %v", sysctls, s.Linux.Sysctl, err)
 	}
@@ -91,27 +101,27 @@ func TestContainersWithTheirOwnIPCKeepItsSysctls(t *testing.T) {
 func TestPIDNamespacesAreOursOnly(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                                 "",
-		api.SharedPIDNamespace:             "/proc/1/fd/7",
+		api.SharedPIDNamespace:             "/proc/7/ns/pid",
 		api.ContainerPIDNamespace("other"): "/proc/1/fd/8",
 	} {
 		s := podSpec(path)
-		if _, err := adapt("c", s, pidns); err != nil || s.Linux.Namespaces[0].Path != want {
+		if _, err := adapt("c", s, ns{}); err != nil || s.Linux.Namespaces[0].Path != want {
 			t.Errorf("%q: %q, %v", path, s.Linux.Namespaces[0].Path, err)
 		}
 	}
 	for _, path := range []string{"/proc/1/ns/pid", api.ContainerPIDNamespace("gone"), api.ContainerPIDNamespace("")} {
-		if _, err := adapt("c", podSpec(path), pidns); err == nil {
+		if _, err := adapt("c", podSpec(path), ns{}); err == nil {
 			t.Errorf("%q: accepted", path)
 		}
 	}
 	none := podSpec("")
 	none.Linux.Namespaces = none.Linux.Namespaces[1:]
-	if _, err := adapt("c", none, pidns); err == nil {
+	if _, err := adapt("c", none, ns{}); err == nil {
 		t.Error("accepted without a PID namespace")
 	}
 	mount := podSpec("")
 	mount.Linux.Namespaces[1].Path = "/proc/1/ns/mnt"
-	if _, err := adapt("c", mount, pidns); err == nil {
+	if _, err := adapt("c", mount, ns{}); err == nil {
 		t.Error("accepted with the agent's mount namespace")
 	}
 }
@@ -119,24 +129,36 @@ func TestPIDNamespacesAreOursOnly(t *testing.T) {
 func TestRootFileSystemIsAbsolute(t *testing.T) {
 	s := podSpec("")
 	s.Root.Path = "rootfs"
-	if _, err := adapt("c", s, pidns); err == nil {
+	if _, err := adapt("c", s, ns{}); err == nil {
 		t.Error("accepted")
 	}
 }
 
-func TestUserNamespacesBindWhatTheyCannotMount(t *testing.T) {
-	s := podSpec("")
-	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-	s.Mounts = []specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}},
-		{Destination: "/proc", Type: "proc", Source: "proc"}}
-	if _, err := adapt("c", s, pidns); err != nil {
+func TestAPodsUserNamespaceBringsAllOthers(t *testing.T) {
+	s := podSpec(api.SharedPIDNamespace)
+	// As the shim sends it: without the pod's namespaces.
+	s.Linux.Namespaces = append(s.Linux.Namespaces[:3], specs.LinuxNamespace{Type: specs.UserNamespace})
+	if _, err := adapt("c", s, userNS{}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"rbind", "rprivate", "ro"}
-	if m := s.Mounts[0]; m.Type != "bind" || m.Source != "/sys" || !slices.Equal(m.Options, want) {
-		t.Errorf("sysfs: %+v", m)
+	want := map[specs.LinuxNamespaceType]string{
+		specs.PIDNamespace: "/proc/7/ns/pid", specs.MountNamespace: "", specs.CgroupNamespace: "",
+		specs.NetworkNamespace: "/proc/7/ns/net", specs.IPCNamespace: "/proc/7/ns/ipc",
+		specs.UTSNamespace: "/proc/7/ns/uts", specs.UserNamespace: "/proc/7/ns/user",
 	}
-	if m := s.Mounts[1]; m.Type != "proc" {
-		t.Errorf("proc: %+v", m)
+	got := map[specs.LinuxNamespaceType]string{}
+	for _, n := range s.Linux.Namespaces {
+		got[n.Type] = n.Path
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestAContainerHasNoUserNamespaceOfItsOwn(t *testing.T) {
+	s := podSpec("")
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	if _, err := adapt("c", s, ns{}); err == nil {
+		t.Error("accepted")
 	}
 }

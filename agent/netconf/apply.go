@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -47,6 +48,24 @@ func Configure(ifaces []*api.Interface) error {
 	for i, p := range plans {
 		if err := p.apply(links[i]); err != nil {
 			return fmt.Errorf("interface %s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// Move hands each interface, found by its hardware address, to the network namespace ns.
+func Move(ifaces []*api.Interface, ns *os.File) error {
+	plans, err := planAll(ifaces)
+	if err != nil || len(plans) == 0 {
+		return err
+	}
+	links, err := match(plans)
+	if err != nil {
+		return err
+	}
+	for i, p := range plans {
+		if err := netlink.LinkSetNsFd(links[i], int(ns.Fd())); err != nil {
+			return fmt.Errorf("move interface %s to the pod's network namespace: %w", p.name, err)
 		}
 	}
 	return nil

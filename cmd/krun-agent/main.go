@@ -52,6 +52,6 @@ func main() {
 	guest.PowerOff()
 }
 
-func newRuntime(r *reap.Reaper, pidns func(string) (string, error), log *slog.Logger) task.Runtime {
-	return ctr.New(r, pidns, log)
+func newRuntime(r *reap.Reaper, ns ctr.Namespaces, log *slog.Logger) task.Runtime {
+	return ctr.New(r, ns, log)
 }

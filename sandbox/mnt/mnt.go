@@ -2,6 +2,7 @@ package mnt
 
 import (
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,8 @@ type Copy struct {
 	Recursive bool
 	// Attributes (MOUNT_ATTR_) are set on all of the copy, TopAttributes on its topmost mount alone.
 	Attributes, TopAttributes uint64
+	// UserNS is a user namespace whose mappings the owners of files on the topmost mount are shown by, or nil.
+	UserNS *os.File
 	// Propagation is MS_SLAVE, MS_SHARED or, when it is 0, MS_PRIVATE.
 	Propagation uint64
 }
@@ -39,10 +42,33 @@ func (c Copy) Open() (int, error) {
 		err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: c.TopAttributes})
 	}
 	if err != nil {
+		err = fmt.Errorf("set attributes on the mount of %s (mount_setattr, Linux 5.12): %w", c.Source, err)
+	} else if c.UserNS != nil {
+		err = c.mapOwners(tree)
+	}
+	if err != nil {
 		unix.Close(tree)
-		return -1, fmt.Errorf("set attributes on the mount of %s (mount_setattr, Linux 5.12): %w", c.Source, err)
+		return -1, err
 	}
 	return tree, nil
+}
+
+// mapOwners makes tree an idmapped mount. The kernel refuses file systems that know no such thing, and mounts that are
+// one already: mount_setattr(2).
+func (c Copy) mapOwners(tree int) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(c.UserNS.Fd())}
+	err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr)
+	if err == nil {
+		return nil
+	}
+	kind := "unknown type"
+	var st unix.Statfs_t
+	if unix.Fstatfs(tree, &st) == nil {
+		kind = fmt.Sprintf("type %#x of statfs(2)", st.Type)
+	}
+	return fmt.Errorf("map the owners of files on the mount of %s to the pod's user namespace: %w; its file system (%s) may know "+
+		"no idmapped mounts on this kernel: leave the volume out, or run the pod without a user namespace (hostUsers: true)",
+		c.Source, err, kind)
 }
 
 // Attach mounts the copy on the path target.
