@@ -22,6 +22,9 @@ var kept = []uint{
 	unix.CAP_MKNOD,        // device nodes in an image or made by a container; every mount is nodev
 }
 
+// secbitNoSetuidFixup is SECBIT_NO_SETUID_FIXUP of linux/securebits.h.
+const secbitNoSetuidFixup = 1 << 2
+
 // dropCapabilities leaves kept as the permitted and effective sets of all threads, empties the inheritable and ambient
 // ones, and takes all others from the bounding set.
 func dropCapabilities() error {
@@ -42,6 +45,13 @@ func dropCapabilities() error {
 	}
 	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil {
 		return fmt.Errorf("jail: clear ambient capabilities: %w", err)
+	}
+	// libkrun makes a file as the guest's user, so that it is his. By default a thread loses its capabilities with that
+	// (capabilities(7), effect of user ID changes), and a container's root in a user namespace, who is not 0 here, could
+	// make nothing in a directory of another. Whether he may is what the guest's kernel has checked before
+	// (default_permissions of virtio-fs), and no wall of ours: the guest can name uid 0 at any time.
+	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secbitNoSetuidFixup); err != nil {
+		return fmt.Errorf("jail: keep capabilities over changes of user: %w", err)
 	}
 	if err := onAllThreads(unix.SYS_SETGROUPS, 0, 0); err != nil {
 		return fmt.Errorf("jail: drop supplementary groups: %w", err)

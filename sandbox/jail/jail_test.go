@@ -3,10 +3,12 @@ package jail
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -59,6 +61,7 @@ var actions = map[string]func(*krun.Config) error{
 	"threads":   threadsAreConfined,
 	"status":    printStatus,
 	"share":     shareIsInert,
+	"user":      makesFilesAsAUser,
 	"filter":    filterRefuses,
 	"calls":     fileCallsWork,
 	"execve":    func(*krun.Config) error { return syscall.Exec("/proc/self/exe", nil, nil) },
@@ -321,6 +324,32 @@ func shareIsInert(c *krun.Config) error {
 	}
 	if fd, err := unix.Open(node, unix.O_RDONLY, 0); err != unix.EACCES {
 		return fmt.Errorf("a device node in the share opens: %d, %v", fd, err)
+	}
+	return nil
+}
+
+func TestAContainersRootWhoIsNot0MakesFilesInOthersDirectories(t *testing.T) {
+	expectSuccess(t, "user", nil)
+}
+
+// makesFilesAsAUser does what libkrun does for a request of a guest's user.
+func makesFilesAsAUser(c *krun.Config) error {
+	const user = 655360
+	dir := c.Share + "/private"
+	if err := errors.Join(unix.Mkdir(dir, 0o700), unix.Chown(dir, 1000, 1000)); err != nil {
+		return err
+	}
+	runtime.LockOSThread() // for good: the user is this thread's alone
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), user, ^uintptr(0)); errno != 0 {
+		return fmt.Errorf("setresuid: %w", errno)
+	}
+	fd, err := unix.Open(dir+"/file", unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make a file as user %d: %w", user, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Uid != user {
+		return fmt.Errorf("the file belongs to %d: %v", st.Uid, err)
 	}
 	return nil
 }
