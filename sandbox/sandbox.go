@@ -12,6 +12,7 @@ import (
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/config"
+	"krun.dev/krunpod/netbridge"
 )
 
 // Sandbox is a running microVM.
@@ -27,6 +28,7 @@ type Sandbox struct {
 	share    *share
 	control  *net.UnixListener
 	streams  *streams
+	loopback *netbridge.Loopback
 	console  *console
 	runner   *runner
 	client   *ttrpc.Client
@@ -112,6 +114,10 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	}
 	if s.streams != nil {
 		s.streams.close()
+	}
+	if s.loopback != nil {
+		err = errors.Join(err, s.loopback.Close())
+		s.loopback.Wait()
 	}
 	if s.console != nil {
 		s.console.Close()

@@ -48,9 +48,11 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 	if err := s.boot(); err != nil {
 		return nil, err
 	}
+	s.listenLoopback(ctx)
 	if err := s.meetAgent(ctx); err != nil {
 		return nil, s.explain(err)
 	}
+	s.forwardLoopback()
 	return s, nil
 }
 

@@ -1046,6 +1046,95 @@ func (x *OOM) GetContainerId() string {
 	return ""
 }
 
+type ConnectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Port  uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// Id of the stream, as in StreamURI.
+	Stream        uint32 `protobuf:"varint,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectRequest) Reset() {
+	*x = ConnectRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectRequest) ProtoMessage() {}
+
+func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
+func (*ConnectRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ConnectRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ConnectRequest) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+type ConnectResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectResponse) Reset() {
+	*x = ConnectResponse{}
+	mi := &file_agent_api_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectResponse) ProtoMessage() {}
+
+func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
+func (*ConnectResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1054,7 +1143,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1155,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1168,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ShutdownResponse struct {
@@ -1090,7 +1179,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1191,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1204,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 // Container is the Options of the Task API's CreateTaskRequest as it goes to the agent.
@@ -1129,7 +1218,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1230,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1243,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Container) GetSpec() []byte {
@@ -1242,16 +1331,21 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x03oom\x18\x01 \x01(\v2\x15.krunpod.agent.v1.OOMH\x00R\x03oomB\a\n" +
 	"\x05event\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x11\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"<\n" +
+	"\x0eConnectRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\rR\x06stream\"\x11\n" +
+	"\x0fConnectResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
 	"\x10ShutdownResponse\"\x1f\n" +
 	"\tContainer\x12\x12\n" +
-	"\x04spec\x18\x01 \x01(\fR\x04spec2\xcc\x03\n" +
+	"\x04spec\x18\x01 \x01(\fR\x04spec2\x9c\x04\n" +
 	"\x05Agent\x12i\n" +
 	"\x10ConfigureSandbox\x12).krunpod.agent.v1.ConfigureSandboxRequest\x1a*.krunpod.agent.v1.ConfigureSandboxResponse\x12`\n" +
 	"\rUpdateNetwork\x12&.krunpod.agent.v1.UpdateNetworkRequest\x1a'.krunpod.agent.v1.UpdateNetworkResponse\x12]\n" +
 	"\fSandboxStats\x12%.krunpod.agent.v1.SandboxStatsRequest\x1a&.krunpod.agent.v1.SandboxStatsResponse\x12D\n" +
-	"\x06Events\x12\x1f.krunpod.agent.v1.EventsRequest\x1a\x17.krunpod.agent.v1.Event0\x01\x12Q\n" +
+	"\x06Events\x12\x1f.krunpod.agent.v1.EventsRequest\x1a\x17.krunpod.agent.v1.Event0\x01\x12N\n" +
+	"\aConnect\x12 .krunpod.agent.v1.ConnectRequest\x1a!.krunpod.agent.v1.ConnectResponse\x12Q\n" +
 	"\bShutdown\x12!.krunpod.agent.v1.ShutdownRequest\x1a\".krunpod.agent.v1.ShutdownResponseB Z\x1ekrun.dev/krunpod/agent/api;apib\x06proto3"
 
 var (
@@ -1266,7 +1360,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*ConfigureSandboxRequest)(nil),  // 0: krunpod.agent.v1.ConfigureSandboxRequest
 	(*UserNamespace)(nil),            // 1: krunpod.agent.v1.UserNamespace
@@ -1285,16 +1379,18 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*EventsRequest)(nil),            // 14: krunpod.agent.v1.EventsRequest
 	(*Event)(nil),                    // 15: krunpod.agent.v1.Event
 	(*OOM)(nil),                      // 16: krunpod.agent.v1.OOM
-	(*ShutdownRequest)(nil),          // 17: krunpod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),         // 18: krunpod.agent.v1.ShutdownResponse
-	(*Container)(nil),                // 19: krunpod.agent.v1.Container
-	nil,                              // 20: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	(*anypb.Any)(nil),                // 21: google.protobuf.Any
+	(*ConnectRequest)(nil),           // 17: krunpod.agent.v1.ConnectRequest
+	(*ConnectResponse)(nil),          // 18: krunpod.agent.v1.ConnectResponse
+	(*ShutdownRequest)(nil),          // 19: krunpod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),         // 20: krunpod.agent.v1.ShutdownResponse
+	(*Container)(nil),                // 21: krunpod.agent.v1.Container
+	nil,                              // 22: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	(*anypb.Any)(nil),                // 23: google.protobuf.Any
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	5,  // 0: krunpod.agent.v1.ConfigureSandboxRequest.dns:type_name -> krunpod.agent.v1.DNS
 	6,  // 1: krunpod.agent.v1.ConfigureSandboxRequest.hosts:type_name -> krunpod.agent.v1.HostAlias
-	20, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	22, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
 	7,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
 	1,  // 4: krunpod.agent.v1.ConfigureSandboxRequest.user_namespace:type_name -> krunpod.agent.v1.UserNamespace
 	2,  // 5: krunpod.agent.v1.UserNamespace.uids:type_name -> krunpod.agent.v1.IDMapping
@@ -1303,20 +1399,22 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	8,  // 8: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
 	9,  // 9: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
 	7,  // 10: krunpod.agent.v1.UpdateNetworkRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	21, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
+	23, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
 	16, // 12: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
 	0,  // 13: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
 	10, // 14: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
 	12, // 15: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
 	14, // 16: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
-	17, // 17: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
-	3,  // 18: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
-	11, // 19: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
-	13, // 20: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
-	15, // 21: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
-	18, // 22: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
+	17, // 17: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
+	19, // 18: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
+	3,  // 19: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
+	11, // 20: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
+	13, // 21: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
+	15, // 22: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
+	18, // 23: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
+	20, // 24: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1336,7 +1434,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(serveEnv) != "" {
+		serve()
+	}
 	if os.Getpid() == 1 {
 		for { // the init of a guest that never answers, see TestGuestThatNeverAnswersIsGivenUp
 			time.Sleep(time.Hour)

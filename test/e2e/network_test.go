@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/test/testpod"
+)
+
+// Handlers of the node on other CNI networks: hack/containerd/config.toml.
+const (
+	ipv6Handler = "krun-ipv6"
+	twoHandler  = "krun-two"
+)
+
+// web serves its name on port 8080 of every address.
+func web(name string) *runtime.ContainerConfig {
+	return testpod.ContainerConfig(name,
+		fmt.Sprintf("mkdir -p /www && echo from-%s > /www/index.html && exec httpd -f -p '[::]:8080' -h /www", name))
+}
+
+// fetch gets what web serves at an address, as soon as it serves.
+func (n *node) fetch(k *testpod.Container, address string) string {
+	n.Helper()
+	url := "http://" + net.JoinHostPort(address, "8080") + "/"
+	return n.exec(k, "for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -O - '"+url+"' && exit 0; sleep 1; done; exit 1")
+}
+
+// addresses are all that CRI knows of a pod.
+func (n *node) addresses(p *testpod.Pod) []string {
+	n.Helper()
+	r, err := n.cri.Runtime.PodSandboxStatus(n.ctx, &runtime.PodSandboxStatusRequest{PodSandboxId: p.ID})
+	if err != nil {
+		n.Fatal(err)
+	}
+	network := r.GetStatus().GetNetwork()
+	list := []string{network.GetIp()}
+	for _, ip := range network.GetAdditionalIps() {
+		list = append(list, ip.GetIp())
+	}
+	return list
+}
+
+func TestTwoPodsTalkOverTheCNINetwork(t *testing.T) {
+	n := newNode(t)
+	a, b := n.pod(), n.pod()
+	ka, kb := n.container(a, web("a")), n.container(b, web("b"))
+	for _, ip := range n.addresses(b) {
+		if got := n.fetch(ka, ip); got != "from-b\n" {
+			t.Errorf("a gets %q from %s", got, ip)
+		}
+	}
+	for _, ip := range n.addresses(a) {
+		if got := n.fetch(kb, ip); got != "from-a\n" {
+			t.Errorf("b gets %q from %s", got, ip)
+		}
+	}
+}
+
+func TestPodOnANetworkWithIPv6Alone(t *testing.T) {
+	n := newNode(t)
+	p := n.podOf(ipv6Handler)
+	k := n.container(p, web("six"))
+	list := n.addresses(p)
+	if ip := net.ParseIP(list[0]); len(list) != 1 || ip == nil || ip.To4() != nil {
+		t.Fatalf("the pod's addresses are %v", list)
+	}
+	n.fetch(k, "::1")
+	if v4 := n.exec(k, "ip -4 -o addr show scope global; ip -4 route"); v4 != "" {
+		t.Errorf("the pod has IPv4: %q", v4)
+	}
+	if got := n.exec(k, "ping -6 -c 1 -W 10 $(ip -6 route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p')"); !strings.Contains(got, " 0% packet loss") {
+		t.Errorf("ping to the gateway: %q", got)
+	}
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(list[0], "8080"), patience)
+	if err != nil {
+		t.Fatalf("the node does not reach the pod: %v", err)
+	}
+	conn.Close()
+}
+
+func TestPodOnTwoCNINetworks(t *testing.T) {
+	n := newNode(t)
+	p, other := n.podOf(twoHandler), n.podOf(twoHandler)
+	k, serves := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000")), n.container(other, web("other"))
+	n.fetch(serves, "127.0.0.1")
+	// Names of the interfaces, their order and the second one's MTU are the CNI's.
+	links := strings.Fields(n.exec(k, "cat /sys/class/net/eth0/mtu /sys/class/net/eth1/mtu; ls /sys/class/net | grep -c eth"))
+	if len(links) != 3 || links[1] != "1400" || links[2] != "2" {
+		t.Errorf("MTU of eth0 and eth1, number of interfaces: %v", links)
+	}
+	for _, dev := range []string{"eth0", "eth1"} {
+		ip := strings.TrimSpace(n.exec(serves, "ip -4 -o addr show dev "+dev+" | sed 's/.* inet \\([^/]*\\).*/\\1/'"))
+		if got := n.fetch(k, ip); got != "from-other\n" {
+			t.Errorf("over %s, to %s: %q", dev, ip, got)
+		}
+	}
+}
