@@ -3,8 +3,10 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +22,10 @@ const (
 	// ContainersGroup is the cgroup below which each container has its own, so that the pod's sum can be read.
 	ContainersGroup = "/krunpod"
 	agentGroup      = "/agent"
+
+	// threadReserve is how many of the guest's threads (threads-max of proc(5)) are kept from the containers together:
+	// a pod that forks without end must still be stopped, and looked into.
+	threadReserve = 512
 )
 
 // Cgroups moves the agent into a cgroup of its own and hands every controller to the containers' group.
@@ -43,7 +49,38 @@ func Cgroups() error {
 			return fmt.Errorf("enable %v: %w", controllers, err)
 		}
 	}
+	return reserveThreads()
+}
+
+// reserveThreads bounds the threads of all containers together: pids.max of cgroup-v2's pids controller.
+func reserveThreads() error {
+	most, err := threadsMax()
+	if err != nil {
+		return err
+	}
+	limit := max(most-threadReserve, most/2)
+	if err := os.WriteFile(CgroupRoot+ContainersGroup+"/pids.max", []byte(strconv.Itoa(limit)), 0); err != nil {
+		return fmt.Errorf("reserve threads for the agent: %w", err)
+	}
 	return nil
+}
+
+// threadsMax is how many threads the guest can have: the kernel sizes threads-max by its memory, and every thread needs
+// an id.
+func threadsMax() (int, error) {
+	most := math.MaxInt
+	for _, name := range []string{"threads-max", "pid_max"} {
+		text, err := os.ReadFile("/proc/sys/kernel/" + name)
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return 0, fmt.Errorf("kernel.%s: %w", name, err)
+		}
+		most = min(most, n)
+	}
+	return most, nil
 }
 
 func enableAll(controllers []string) string {
