@@ -200,20 +200,6 @@ func TestStopWhileThePodStarts(t *testing.T) {
 		}
 		return
 	}
-	// The client has gone. As the kubelet does, remove whatever containerd still lists under that name.
-	list, err := n.cri.Runtime.ListPodSandbox(n.ctx, &runtime.ListPodSandboxRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, item := range list.Items {
-		if item.Metadata.Uid != config.Metadata.Uid {
-			continue
-		}
-		if _, err := n.cri.Runtime.StopPodSandbox(n.ctx, &runtime.StopPodSandboxRequest{PodSandboxId: item.Id}); err != nil {
-			t.Error(err)
-		}
-		if _, err := n.cri.Runtime.RemovePodSandbox(n.ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: item.Id}); err != nil {
-			t.Error(err)
-		}
-	}
+	// The client has gone.
+	n.removeAs(config)
 }

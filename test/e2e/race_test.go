@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/test/testpod"
+)
+
+// stubborn ignores TERM.
+const stubborn = "trap '' TERM; echo up; while :; do sleep 1; done"
+
+// removeAs removes the pod of a configuration as the kubelet does: whatever is listed under its name.
+func (n *node) removeAs(config *runtime.PodSandboxConfig) {
+	n.Helper()
+	list, err := n.cri.Runtime.ListPodSandbox(n.ctx, &runtime.ListPodSandboxRequest{})
+	if err != nil {
+		n.Fatal(err)
+	}
+	for _, item := range list.Items {
+		if item.Metadata.Uid != config.Metadata.Uid {
+			continue
+		}
+		if _, err := n.cri.Runtime.StopPodSandbox(n.ctx, &runtime.StopPodSandboxRequest{PodSandboxId: item.Id}); err != nil {
+			n.Error(err)
+		}
+		if _, err := n.cri.Runtime.RemovePodSandbox(n.ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: item.Id}); err != nil {
+			n.Error(err)
+		}
+	}
+	if err := os.RemoveAll(config.LogDirectory); err != nil {
+		n.Error(err)
+	}
+}
+
+func TestRemoveWhileStopping(t *testing.T) {
+	n := newNode(t)
+	config := n.cri.PodConfig("pod")
+	p, err := n.cri.Run(n.ctx, handler, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.removeAs(config)
+	k := n.container(p, testpod.ContainerConfig("stubborn", stubborn))
+	n.waitLog(k, "up\n")
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = k.Stop(n.ctx, 20) }) // interrupted by the removal, or not
+	time.Sleep(time.Second)
+	for range 2 {
+		wg.Go(func() {
+			if err := p.Remove(n.ctx); err != nil {
+				t.Errorf("remove while the container is being stopped: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestRestartOfContainerdAtEveryStage restarts it once with a pod at each stage that rests, then beside each call that
+// is on its way.
+func TestLongRestartOfContainerdAtEveryStage(t *testing.T) {
+	n := newNodeFor(t, 15*time.Minute)
+	empty, p := n.pod(), n.pod()
+	created, err := p.Create(n.ctx, testpod.ContainerConfig("created", "echo started; exec sleep 1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := n.container(p, testpod.ContainerConfig("running", stubborn))
+	exited := n.container(p, testpod.ContainerConfig("exited", "exit 7"))
+	n.waitExit(exited)
+	n.waitLog(running, "up\n")
+	stopped := n.pod()
+	if _, err := n.cri.Runtime.StopPodSandbox(n.ctx, &runtime.StopPodSandboxRequest{PodSandboxId: stopped.ID}); err != nil {
+		t.Fatal(err)
+	}
+
+	n.restartContainerd()
+	n.container(empty, testpod.ContainerConfig("late", "exec sleep 1000"))
+	if err := created.Start(n.ctx); err != nil {
+		t.Errorf("start a container that was created before the restart: %v", err)
+	}
+	n.waitLog(created, "started\n")
+	if out := n.exec(running, "echo alive"); out != "alive\n" {
+		t.Errorf("exec says %q", out)
+	}
+	if st, err := exited.Status(n.ctx); err != nil || st.ExitCode != 7 {
+		t.Errorf("the container that had ended: %v, %v", st, err)
+	}
+	for id, want := range map[string]runtime.PodSandboxState{
+		p.ID: runtime.PodSandboxState_SANDBOX_READY, stopped.ID: runtime.PodSandboxState_SANDBOX_NOTREADY,
+	} {
+		r, err := n.cri.Runtime.PodSandboxStatus(n.ctx, &runtime.PodSandboxStatusRequest{PodSandboxId: id})
+		if err != nil || r.Status.State != want {
+			t.Errorf("pod %s is %v, %v; want %v", id, r.GetStatus().GetState(), err, want)
+		}
+	}
+
+	n.restartBeside("stop of a container", func(ctx context.Context) { _ = running.Stop(ctx, 5) })
+	if err := running.Stop(n.ctx, 0); err != nil {
+		t.Errorf("stop, once more: %v", err)
+	}
+	if st := n.waitExit(running); st.ExitCode != 137 {
+		t.Errorf("exit code %d", st.ExitCode)
+	}
+	n.restartBeside("start of a container", func(ctx context.Context) {
+		_, _ = p.Run(ctx, testpod.ContainerConfig("hasty", "exec sleep 1000"))
+	})
+	config := n.cri.PodConfig("hasty")
+	n.restartBeside("start of a pod", func(ctx context.Context) { _, _ = n.cri.Run(ctx, handler, config) })
+	n.removeAs(config)
+	if out := n.exec(created, "echo alive"); out != "alive\n" {
+		t.Errorf("after all that an exec says %q", out)
+	}
+}
+
+// restartBeside restarts containerd while call is on its way. What becomes of the call is containerd's; what the test
+// looks at is what comes after.
+func (n *node) restartBeside(what string, call func(context.Context)) {
+	n.Helper()
+	n.Logf("restart beside the %s", what)
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { call(ctx) })
+	time.Sleep(700 * time.Millisecond)
+	n.restartContainerd()
+	wg.Wait()
+}
+
+func TestKillOfAContainerWhoseLogPipeIsFull(t *testing.T) {
+	n := newNode(t)
+	task := n.startTask("full", "/bin/sh", "-c", "yes; exec sleep 1000")
+	for _, p := range []string{task.stdout, task.stderr} {
+		f, err := os.OpenFile(p, os.O_RDWR|unix.O_NONBLOCK, 0) // opened, and never read
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+	}
+	task.start()
+	time.Sleep(5 * time.Second) // pipe and windows fill
+	began := time.Now()
+	if err := task.task.Kill(task.ctx, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if exit := task.wait(); exit != 137 {
+		t.Errorf("exit code %d", exit)
+	}
+	t.Logf("the exit event came %v after the kill", time.Since(began).Round(time.Millisecond))
+}
+
+func TestExecWhoseClientVanishesEndsInTheGuest(t *testing.T) {
+	n := newNode(t)
+	k := n.container(n.pod(), testpod.ContainerConfig("main", "exec sleep 1000"))
+	ctx, cancel := context.WithTimeout(n.ctx, 3*time.Second)
+	defer cancel()
+	if _, _, _, err := k.Exec(ctx, "exec sleep 4321"); err == nil {
+		t.Fatal("the exec ended by itself")
+	}
+	ctx, cancel = context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	err := testpod.Poll(ctx, "the process of the exec goes on", func() (bool, error) {
+		out, _, _, err := k.Exec(ctx, "ps -o args")
+		return !strings.Contains(out, "sleep 4321"), err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
