@@ -67,6 +67,10 @@ func TestRemoveWhileStopping(t *testing.T) {
 // is on its way.
 func TestLongRestartOfContainerdAtEveryStage(t *testing.T) {
 	n := newNodeFor(t, 15*time.Minute)
+	stopped := n.pod()
+	if _, err := n.cri.Runtime.StopPodSandbox(n.ctx, &runtime.StopPodSandboxRequest{PodSandboxId: stopped.ID}); err != nil {
+		t.Fatal(err)
+	}
 	empty, p := n.pod(), n.pod()
 	created, err := p.Create(n.ctx, testpod.ContainerConfig("created", "echo started; exec sleep 1000"))
 	if err != nil {
@@ -76,11 +80,6 @@ func TestLongRestartOfContainerdAtEveryStage(t *testing.T) {
 	exited := n.container(p, testpod.ContainerConfig("exited", "exit 7"))
 	n.waitExit(exited)
 	n.waitLog(running, "up\n")
-	stopped := n.pod()
-	if _, err := n.cri.Runtime.StopPodSandbox(n.ctx, &runtime.StopPodSandboxRequest{PodSandboxId: stopped.ID}); err != nil {
-		t.Fatal(err)
-	}
-
 	n.restartContainerd()
 	n.container(empty, testpod.ContainerConfig("late", "exec sleep 1000"))
 	if err := created.Start(n.ctx); err != nil {
