@@ -9,7 +9,7 @@ import (
 
 const head = `# Conformance
 
-This page is generated: ` + "`hack/conformance --write-docs`" + ` writes it from the report of a whole run. Do not edit it.
+This page is generated: ` + "`hack/conformance --write-docs`" + ` writes it from the run's report. Do not edit it.
 
 The conformance suite of CRI, critest, ran against each runtime handler on the same nodes, with the same containerd and
 images: krun with containerd's ` + "`shim`" + ` sandboxer (handler ` + "`krun`" + `, the default), krun with the ` +
@@ -35,16 +35,35 @@ func (rep report) markdown() string {
 }
 
 func (rep report) writeTotals(b *strings.Builder) {
-	b.WriteString("| handler | passed | failed | skipped | seconds |\n|---|---:|---:|---:|---:|\n")
+	b.WriteString("| handler | passed | failed | skipped | seconds of specs | seconds of the run | nodes |\n|---|---:|---:|---:|---:|---:|---:|\n")
+	names := map[string]bool{}
 	for _, c := range rep.used() {
 		s, _ := rep.total(c)
-		fmt.Fprintf(b, "| %s | %d | %d | %d | %.0f |\n", c.name, s.passed, s.failed, s.skipped, s.seconds)
+		r := rep.Runs[c.name]
+		fmt.Fprintf(b, "| %s | %d | %d | %d | %.0f | %.0f | %d |\n", c.name, s.passed, s.failed, s.skipped, s.seconds, r.Seconds, r.Nodes)
+		for name := range r.Versions {
+			names[name] = true
+		}
 	}
-	fmt.Fprintf(b, "\nThe whole run took %.0f minutes on %d nodes.\n\n| with | version |\n|---|---|\n", rep.Seconds/60, rep.Nodes)
-	for _, name := range slices.Sorted(maps.Keys(rep.Versions)) {
-		fmt.Fprintf(b, "| %s | %s |\n", name, escape(rep.Versions[name]))
+	b.WriteString("\nHandlers of one run share its seconds. What ran:\n\n")
+	rep.tableHead(b, "version of")
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		fmt.Fprintf(b, "| %s |", name)
+		for _, c := range rep.used() {
+			fmt.Fprintf(b, " %s |", escape(rep.Runs[c.name].Versions[name]))
+		}
+		b.WriteString("\n")
 	}
 	b.WriteString("\n")
+}
+
+// tableHead begins a table with a column for each handler.
+func (rep report) tableHead(b *strings.Builder, first string) {
+	fmt.Fprintf(b, "| %s |", first)
+	for _, c := range rep.used() {
+		fmt.Fprintf(b, " %s |", c.name)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(rep.used())) + "\n")
 }
 
 func (rep report) writeFailed(b *strings.Builder) {
@@ -75,11 +94,7 @@ func (rep report) writeTests(b *strings.Builder, title string, tests []test) {
 		b.WriteString("None.\n\n")
 		return
 	}
-	b.WriteString("| spec |")
-	for _, c := range rep.used() {
-		fmt.Fprintf(b, " %s |", c.name)
-	}
-	b.WriteString("\n|---|" + strings.Repeat("---|", len(rep.used())) + "\n")
+	rep.tableHead(b, "spec")
 	for _, t := range tests {
 		fmt.Fprintf(b, "| %s |", escape(t.Name))
 		for _, c := range rep.used() {

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"log"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -39,7 +39,7 @@ func main() {
 	flag.StringVar(&o.skips, "skips", "hack/conformance.skip", "the specs that are left out, with reasons")
 	flag.StringVar(&o.recorded, "recorded", "test/conformance/report.json", "the report that the documentation is made of; its seconds order the run")
 	flag.StringVar(&o.docs, "docs", "docs/conformance.md", "the documentation")
-	flag.BoolVar(&o.writeDocs, "write-docs", false, "run nothing: record the report of the last whole run and write the documentation from it")
+	flag.BoolVar(&o.writeDocs, "write-docs", false, "run nothing: record the report, in which no column may have gaps, and write the documentation from it")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: conformance [FLAG...] HANDLER[=REGEXP]...\n\nRun critest against runtime handlers on the test nodes, and compare.")
 		flag.PrintDefaults()
@@ -73,8 +73,12 @@ func (o options) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	earlier, err := readReport(o.recorded)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	recorded, err := readReport(o.recorded)
+	if err != nil {
+		return err
+	}
+	last, err := readReport(o.reportPath())
+	if err != nil {
 		return err
 	}
 	where := nodes.Options{Nodes: on, Prepare: []string{"--suite"}, Out: o.out}
@@ -95,12 +99,12 @@ func (o options) run(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(filepath.Join(o.out, "conformance"), 0o755); err != nil {
 		return err
 	}
-	tasks, results := o.plan(selections, specs, skips, earlier.seconds())
+	tasks, results := o.plan(selections, specs, skips, recorded.seconds())
 	began := time.Now()
 	ran, err := nodes.Run(ctx, tasks, where)
 	results = append(results, ran...)
-	rep := newReport(specs, results, skips)
-	rep.Versions, rep.Nodes, rep.Seconds = versions, len(on), time.Since(began).Seconds()
+	this := run{Versions: versions, Nodes: len(on), Seconds: math.Round(time.Since(began).Seconds())}
+	rep := last.add(this, results, skips)
 	err = errors.Join(err, rep.write(o.reportPath()), o.writeJUnit(selections, results, time.Since(began)))
 	rep.show(os.Stdout)
 	fmt.Println(nodes.Summary(results))
@@ -141,14 +145,14 @@ func parseSelections(args []string) ([]selection, error) {
 	return all, nil
 }
 
-// document makes the last run's report the recorded one. Only a whole run will do.
+// document makes the report the recorded one. Each column must be of a whole run.
 func (o options) document() error {
 	rep, err := readReport(o.reportPath())
 	if err != nil {
 		return err
 	}
 	if err := rep.whole(); err != nil {
-		return fmt.Errorf("%s: %w: run hack/conformance without arguments", o.reportPath(), err)
+		return fmt.Errorf("%s: %w: run hack/conformance, or hack/conformance HANDLER", o.reportPath(), err)
 	}
 	return errors.Join(rep.write(o.recorded), os.WriteFile(o.docs, []byte(rep.markdown()), 0o644))
 }

@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"regexp"
@@ -19,12 +22,18 @@ type column struct{ handler, name string }
 // columns are the handlers that the node's containerd has, in the report's order.
 var columns = []column{{"krun", "krun-shim"}, {"krun-podsandbox", "krun-podsandbox"}, {"runc", "runc"}}
 
-// report is out/conformance.json.
+// report is out/conformance.json. A run replaces the columns of the handlers that it ran, each as a whole, and leaves
+// the others as they are: what a column says is of one run.
 type report struct {
+	Runs  map[string]run `json:"runs"` // by column
+	Tests []test         `json:"tests"`
+}
+
+// run is what a column was made by.
+type run struct {
 	Versions map[string]string `json:"versions"`
 	Nodes    int               `json:"nodes"`
-	Seconds  float64           `json:"seconds"` // of the whole run, by the clock
-	Tests    []test            `json:"tests"`
+	Seconds  float64           `json:"seconds"` // of the run, of all its handlers, by the clock
 }
 
 // test is one spec and its verdict for each column that ran it.
@@ -46,23 +55,37 @@ const (
 	byUs    = "krunpod"
 )
 
-// newReport orders the results as the suite does.
-func newReport(specs []spec, results []nodes.Result, skips []skip) report {
+// add is the report with the columns of this run in place of those of an earlier one.
+func (rep report) add(this run, results []nodes.Result, skips []skip) report {
+	runs := maps.Clone(rep.Runs)
+	if runs == nil {
+		runs = map[string]run{}
+	}
 	verdicts := map[string]map[string]verdict{}
+	put := func(name, column string, v verdict) {
+		if verdicts[name] == nil {
+			verdicts[name] = map[string]verdict{}
+		}
+		verdicts[name][column] = v
+	}
+	ran := map[string]bool{}
 	for _, r := range results {
-		if verdicts[r.Name] == nil {
-			verdicts[r.Name] = map[string]verdict{}
-		}
-		verdicts[r.Name][columnOf(r.Suite)] = newVerdict(r, skips)
+		ran[columnOf(r.Suite)] = true
+		runs[columnOf(r.Suite)] = this
+		put(r.Name, columnOf(r.Suite), newVerdict(r, skips))
 	}
-	var rep report
-	for _, s := range specs {
-		if v := verdicts[s.name]; v != nil {
-			rep.Tests = append(rep.Tests, test{s.name, v})
+	for _, t := range rep.Tests {
+		for column, v := range t.Verdicts {
+			if !ran[column] {
+				put(t.Name, column, v)
+			}
 		}
 	}
-	slices.SortFunc(rep.Tests, func(a, b test) int { return strings.Compare(a.Name, b.Name) })
-	return rep
+	all := report{Runs: runs}
+	for _, name := range slices.Sorted(maps.Keys(verdicts)) {
+		all.Tests = append(all.Tests, test{name, verdicts[name]})
+	}
+	return all
 }
 
 func columnOf(handler string) string {
@@ -117,9 +140,13 @@ func (rep report) seconds() map[string]map[string]float64 {
 	return all
 }
 
+// readReport reads a report; one that is not there is empty.
 func readReport(path string) (report, error) {
 	var rep report
 	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rep, nil
+	}
 	if err != nil {
 		return rep, err
 	}

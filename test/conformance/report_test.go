@@ -14,8 +14,7 @@ import (
 func sample(t *testing.T) report {
 	t.Helper()
 	skips := []skip{{"krun", nil, "cannot be"}}
-	specs := []spec{{name: "b differs"}, {name: "a|same"}, {name: "c in part"}, {name: "d never"}}
-	rep := newReport(specs, []nodes.Result{
+	return report{}.add(run{Versions: map[string]string{"containerd": "v2"}, Nodes: 2, Seconds: 99}, []nodes.Result{
 		{Suite: "krun", Name: "a|same", Outcome: nodes.Passed, Seconds: 1.23},
 		{Suite: "krun-podsandbox", Name: "a|same", Outcome: nodes.Passed, Seconds: 2},
 		{Suite: "runc", Name: "a|same", Outcome: nodes.Passed, Seconds: 0.5},
@@ -25,8 +24,16 @@ func sample(t *testing.T) report {
 			Output: "failed:\n pod 0123456789abcdef0123456789abcdef is gone"},
 		{Suite: "krun", Name: "c in part", Outcome: nodes.Skipped, Seconds: 6, Output: "not implemented"},
 	}, skips)
-	rep.Versions = map[string]string{"containerd": "v2"}
-	return rep
+}
+
+func TestARunReplacesTheColumnsItRanAsAWhole(t *testing.T) {
+	rep := sample(t).add(run{Nodes: 1}, []nodes.Result{{Suite: "krun", Name: "d new", Outcome: nodes.Passed, Seconds: 4}}, nil)
+	if s, _ := rep.total(columns[0]); s.passed != 1 || s.skipped != 0 || rep.Runs["krun-shim"].Nodes != 1 {
+		t.Errorf("krun's column has %+v of %+v, want the new run's alone", s, rep.Runs["krun-shim"])
+	}
+	if s, _ := rep.total(columns[2]); s.passed != 1 || s.failed != 1 || rep.Runs["runc"].Nodes != 2 {
+		t.Errorf("runc's column has %+v of %+v, want those of the run before", s, rep.Runs["runc"])
+	}
 }
 
 func TestAReportHasTheVerdictsByColumn(t *testing.T) {
@@ -81,7 +88,7 @@ func TestWhatIsShown(t *testing.T) {
 func TestTheDocumentation(t *testing.T) {
 	text := sample(t).markdown()
 	for _, want := range []string{
-		"| krun-shim | 1 | 0 | 2 | 7 |\n", "| containerd | v2 |\n",
+		"| krun-shim | 1 | 0 | 2 | 7 | 99 | 2 |\n", "| containerd | v2 | v2 | v2 |\n",
 		"| b differs | runc | failed: pod ID is gone |\n",
 		"| b differs | krun-shim, krun-podsandbox | krunpod | cannot be |\n",
 		"| c in part | krun-shim | suite | not implemented |\n",

@@ -126,7 +126,7 @@ func (rep report) show(w io.Writer) {
 	}
 	for _, c := range used {
 		s, _ := rep.total(c)
-		fmt.Fprintf(w, "%-16s %3d passed, %d failed, %d skipped; %.0f s of specs\n", c.name, s.passed, s.failed, s.skipped, s.seconds)
+		fmt.Fprintf(w, "%-16s %3d passed, %d failed, %d skipped; %.0f s of specs in a run of %.0f s on %d nodes\n",
+			c.name, s.passed, s.failed, s.skipped, s.seconds, rep.Runs[c.name].Seconds, rep.Runs[c.name].Nodes)
 	}
-	fmt.Fprintf(w, "the whole run took %.0f s on %d nodes\n", rep.Seconds, rep.Nodes)
 }
