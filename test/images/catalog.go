@@ -28,6 +28,11 @@ var catalog = []recipe{
 		},
 	},
 	{
+		name:   "localhost/krunpod/observe:1",
+		files:  observer,
+		config: v1.Config{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+	},
+	{
 		name:   "localhost/krunpod/pause:1",
 		files:  pause,
 		config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"},
@@ -114,15 +119,27 @@ func exists(path string) bool {
 
 // pause is a binary that does nothing, for runc's pods.
 func pause(work string) ([]file, error) {
-	binary := filepath.Join(work, "pause")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "krun.dev/krunpod/test/images/pause")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build pause: %w: %s", err, out)
-	}
-	data, err := os.ReadFile(binary)
+	data, err := program(work, "pause")
+	return []file{{path: "pause", mode: 0o755, data: data}}, err
+}
+
+// observer is busybox with the program that says what it sees.
+func observer(work string) ([]file, error) {
+	files, err := busybox(work)
 	if err != nil {
 		return nil, err
 	}
-	return []file{{path: "pause", mode: 0o755, data: data}}, nil
+	data, err := program(work, "observe")
+	return append(files, file{path: "bin/observe", mode: 0o755, data: data}), err
+}
+
+// program builds one of the programs below this directory, static.
+func program(work, name string) ([]byte, error) {
+	binary := filepath.Join(work, name+".program")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "krun.dev/krunpod/test/images/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build %s: %w: %s", name, err, out)
+	}
+	return os.ReadFile(binary)
 }

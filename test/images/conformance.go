@@ -3,7 +3,6 @@ package main
 import (
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -186,13 +185,7 @@ func libraries(files []file, work string) ([]file, error) {
 
 // setuid is a program that says who it is, owned by root with the setuid bit.
 func setuid(work string) ([]file, error) {
-	binary := filepath.Join(work, "nnp")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "krun.dev/krunpod/test/images/nnp")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, &os.PathError{Op: "build", Path: string(out), Err: err}
-	}
-	data, err := os.ReadFile(binary)
+	data, err := program(work, "nnp")
 	if err != nil {
 		return nil, err
 	}

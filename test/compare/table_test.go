@@ -1,0 +1,54 @@
+package compare
+
+import (
+	"slices"
+	"testing"
+)
+
+func check(t *testing.T, table string, first, second Seen) (unknown, stale []string) {
+	t.Helper()
+	parsed, err := Parse(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.Of("a").Check(first, map[string]Seen{"krun": second})
+}
+
+func TestDifferenceThatTheTableLacksIsALineForIt(t *testing.T) {
+	unknown, stale := check(t, "", Seen{"a/x": "1", "a/y": "a | b\n", "a/same": "s"}, Seen{"a/x": "2", "a/z": "-", "a/same": "s"})
+	want := []string{"krun: a/x | 1 | 2 |", `krun: a/y | "a | b\n" | - |`, `krun: a/z | - | "-" |`}
+	if !slices.Equal(unknown, want) || len(stale) > 0 {
+		t.Errorf("unknown %q, stale %q", unknown, stale)
+	}
+}
+
+func TestTableExplainsByKeyAndBothValues(t *testing.T) {
+	const table = "# comment\n\na/*/mount./.type | overlay | virtiofs | its own kernel\nb/x | 1 | 2 | another scope's\n"
+	unknown, stale := check(t, table, Seen{"a/c/mount./.type": "overlay"}, Seen{"a/c/mount./.type": "virtiofs"})
+	if len(unknown) > 0 || len(stale) > 0 {
+		t.Errorf("unknown %q, stale %q", unknown, stale)
+	}
+	unknown, stale = check(t, table, Seen{"a/c/mount./.type": "overlay"}, Seen{"a/c/mount./.type": "9p"})
+	if len(unknown) != 1 || len(stale) != 1 {
+		t.Errorf("another value: unknown %q, stale %q", unknown, stale)
+	}
+	unknown, stale = check(t, table, Seen{"a/c/mount./.type": "overlay"}, Seen{"a/c/mount./.type": "overlay"})
+	if len(unknown) > 0 || len(stale) != 1 {
+		t.Errorf("no difference any more: unknown %q, stale %q", unknown, stale)
+	}
+}
+
+func TestLineWithoutAReasonIsRefused(t *testing.T) {
+	for _, table := range []string{"a | b | c", "a | b | c |  ", "nonsense"} {
+		if _, err := Parse(table); err == nil {
+			t.Errorf("%q was accepted", table)
+		}
+	}
+}
+
+func TestMeasurementsMayDifferByLessThanHalf(t *testing.T) {
+	unknown, _ := check(t, "", Seen{"a/x~": "100", "a/y~": "100", "a/z": "100"}, Seen{"a/x~": "51", "a/y~": "49", "a/z": "99"})
+	if want := []string{"krun: a/y~ | 100 | 49 |", "krun: a/z | 100 | 99 |"}; !slices.Equal(unknown, want) {
+		t.Errorf("%q", unknown)
+	}
+}
