@@ -92,6 +92,20 @@ func TestExitCodesAndStreamsOfContainersAndExecs(t *testing.T) {
 	}
 }
 
+// The agent lengthens the timer slack of its Go runtime's monitor: no process of a container may inherit that.
+func TestProcessesHaveTheUsualTimerSlack(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	const show, usual = "cat /proc/self/timerslack_ns", "50000\n"
+	k := n.container(p, testpod.ContainerConfig("slack", show+"; exec sleep 1000"))
+	if got := n.waitLog(k, "\n"); got != usual {
+		t.Errorf("a container's process has %q ns", got)
+	}
+	if got := n.exec(k, show); got != usual {
+		t.Errorf("an exec has %q ns", got)
+	}
+}
+
 func TestStopGivesTheGracePeriodAndThenKills(t *testing.T) {
 	n := newNode(t)
 	p := n.pod()
