@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/agent/api/stream"
 	"krun.dev/krunpod/sandbox"
 )
 
@@ -27,8 +28,8 @@ const (
 	// drainInterval is how often CloseIO looks whether the FIFO is empty: a FIFO whose writers are still there has no
 	// event for that.
 	drainInterval = 20 * time.Millisecond
-	// copySize is the buffer of one stream, in bytes.
-	copySize = 32 << 10
+	// copySize is the buffer of one stream, in bytes: a frame.
+	copySize = stream.MaxFrame
 )
 
 // uris are where containerd wants a process's stdio: paths of FIFOs, or binary:// or file:// for output.

@@ -90,7 +90,7 @@ func TestLongOutputIsExactWithASlowReaderAndSignals(t *testing.T) {
 	if err := writeOutput(want, rounds); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("trap : USR1; seq 1 %d > /tmp/lines; i=0; while [ $i -lt %d ]; do echo $i; cat /tmp/lines; i=$((i+1)); done",
+	script := fmt.Sprintf("trap : USR1; seq 1 %d > /dev/shm/lines; i=0; while [ $i -lt %d ]; do echo $i; cat /dev/shm/lines; i=$((i+1)); done",
 		lines, rounds)
 	task := n.startTask("long-output", "/bin/sh", "-c", script)
 	h := sha256.New()

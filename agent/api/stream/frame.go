@@ -9,9 +9,11 @@ import (
 const (
 	// Window is how many bytes may be in flight in one direction. It is less than the send buffer of a UNIX socket
 	// (212992 bytes, net.core.wmem_default), so that libkrun's blocking send(2) never blocks.
-	Window = 128 << 10
-	// MaxFrame is the most payload one frame carries, in bytes.
-	MaxFrame = 32 << 10
+	Window = 2 * MaxFrame
+	// MaxFrame is the most payload one frame carries, in bytes: with its header, and with the kernel's for a packet, it
+	// fits 64 KiB, the most of a vsock packet (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE) and a power of two of pages. Every frame
+	// costs exits of the VM; a multiple of the page size takes whole pages out of a pipe.
+	MaxFrame = 60 << 10
 )
 
 // ErrProtocol is wrapped by every error that says the other end broke the protocol. The connection is closed then.

@@ -1,7 +1,8 @@
 package stream
 
-// ring is a byte queue that grows to Window and no further: most streams carry little, or only in one direction.
-// One side fills, one side takes; the caller locks, except that the bytes of free may be filled without the lock.
+// ring is a byte queue that grows until it holds Window and no further: most streams carry little, or only in one
+// direction. One side fills, one side takes; the caller locks, except that the bytes of free may be filled without the
+// lock.
 type ring struct {
 	buf  []byte // length 0 or a power of two
 	head int    // first byte to take

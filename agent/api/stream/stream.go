@@ -35,7 +35,7 @@ var frames = sync.Pool{New: func() any { return new([headerSize + MaxFrame]byte)
 
 // creditStep is how much a reader takes before it gives credit: often enough to keep the sender going, seldom enough
 // that credit frames stay few.
-const creditStep = Window / 4
+const creditStep = Window - MaxFrame
 
 // Accept is the host's end: it reads the stream's id from conn and starts. The caller sets a deadline on conn
 // before and clears it after; on an error conn is left open.
@@ -105,8 +105,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	sent := 0
 	for sent < len(p) {
-		n, err := s.takeCredit(min(len(p)-sent, MaxFrame))
-		if err != nil {
+		n := min(len(p)-sent, MaxFrame)
+		if err := s.takeCredit(n); err != nil {
 			return sent, err
 		}
 		if err := s.writeData(p[sent : sent+n]); err != nil {
@@ -117,22 +117,23 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
-// takeCredit waits until at least one byte may be sent and takes the right to send up to want.
-func (s *Stream) takeCredit(want int) (int, error) {
+// takeCredit waits until n bytes, at most MaxFrame, may be sent, and takes the right to. It waits for all of them, so
+// that frames are whole. The credit comes: what the other end's reader took without giving credit is less than
+// creditStep, and Window is a frame more than that.
+func (s *Stream) takeCredit(n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.credit == 0 && !s.ended && s.err == nil {
+	for s.credit < n && !s.ended && s.err == nil {
 		s.writable.Wait()
 	}
 	if s.ended {
-		return 0, io.ErrClosedPipe
+		return io.ErrClosedPipe
 	}
 	if s.err != nil {
-		return 0, s.err
+		return s.err
 	}
-	n := min(want, s.credit)
 	s.credit -= n
-	return n, nil
+	return nil
 }
 
 func (s *Stream) writeData(p []byte) error {
