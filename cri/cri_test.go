@@ -90,6 +90,16 @@ func TestUserNamespaceOfAPodAndOfItsPauseContainerAreTheSame(t *testing.T) {
 	}
 }
 
+func TestUserNamespaceOfAnotherContainerIsRefused(t *testing.T) {
+	for _, mode := range []runtime.NamespaceMode{runtime.NamespaceMode_CONTAINER, runtime.NamespaceMode_TARGET} {
+		pod := podConfig()
+		pod.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtime.UserNamespace{Mode: mode}
+		if _, err := FromPod("k8s.io", "id", "/run/netns/x", pod, testConfig()); err == nil || !strings.Contains(err.Error(), mode.String()) {
+			t.Errorf("mode %s: the error is %v, want one that names it", mode, err)
+		}
+	}
+}
+
 func TestSpecOfAPodCarriesWhatItAskedFor(t *testing.T) {
 	spec, err := FromPod("k8s.io", "id", "/run/netns/x", podConfig(), testConfig())
 	if err != nil {

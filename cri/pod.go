@@ -46,8 +46,8 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 		Hostname: pod.GetHostname(),
 		Sysctls:  podSysctls(linux.GetSysctls()),
 	}
-	if users := ns.GetUsernsOptions(); users.GetMode() == runtime.NamespaceMode_POD && users != nil {
-		guest.UserNamespace = &api.UserNamespace{Uids: criMappings(users.Uids), Gids: criMappings(users.Gids)}
+	if guest.UserNamespace, err = userNamespace(ns.GetUsernsOptions()); err != nil {
+		return sandbox.Spec{}, err
 	}
 	if guest.Hostname == "" {
 		// What containerd does for a pod without a hostname.
@@ -74,6 +74,17 @@ func podSysctls(asked map[string]string) map[string]string {
 	}
 	maps.Copy(all, asked)
 	return all
+}
+
+// userNamespace is what a pod asks for, or nil. containerd asks this of the pods of its own sandboxer only.
+func userNamespace(users *runtime.UserNamespace) (*api.UserNamespace, error) {
+	switch {
+	case users == nil || users.Mode == runtime.NamespaceMode_NODE:
+		return nil, nil
+	case users.Mode == runtime.NamespaceMode_POD:
+		return &api.UserNamespace{Uids: criMappings(users.Uids), Gids: criMappings(users.Gids)}, nil
+	}
+	return nil, fmt.Errorf("user namespace mode %s is not possible: a pod has one of its own (POD) or none (NODE)", users.Mode)
 }
 
 func criMappings(list []*runtime.IDMapping) []*api.IDMapping {
