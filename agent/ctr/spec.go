@@ -120,7 +120,7 @@ func has(list []specs.LinuxNamespace, t specs.LinuxNamespaceType) bool {
 	return slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == t })
 }
 
-// adaptResources drops what names the node's CPUs, NUMA nodes and disks, and sizes of huge pages the guest lacks.
+// adaptResources drops what names the node's CPUs, NUMA nodes and disks, and sizes of huge pages and swap the guest lacks.
 func adaptResources(r *specs.LinuxResources) {
 	if r == nil {
 		return
@@ -130,12 +130,20 @@ func adaptResources(r *specs.LinuxResources) {
 	}
 	r.BlockIO, r.Network, r.Rdma = nil, nil, nil
 	r.HugepageLimits = slices.DeleteFunc(r.HugepageLimits, func(h specs.LinuxHugepageLimit) bool {
-		_, err := os.Stat(guest.CgroupRoot + guest.ContainersGroup + "/hugetlb." + h.Pagesize + ".max")
-		return err != nil
+		return !groupHas("hugetlb." + h.Pagesize + ".max")
 	})
+	if r.Memory != nil && !groupHas("memory.swap.max") {
+		r.Memory.Swap = nil // an update would fail with it, and leave the memory's limit as it was
+	}
 	maps.DeleteFunc(r.Unified, func(key, _ string) bool {
 		return strings.HasPrefix(key, "cpuset.") || strings.HasPrefix(key, "io.")
 	})
+}
+
+// groupHas reports whether the guest's kernel has a file of a controller.
+func groupHas(file string) bool {
+	_, err := os.Stat(filepath.Join(guest.CgroupRoot, guest.ContainersGroup, file))
+	return err == nil
 }
 
 // splitSysctls tells the guest's parameters from those of namespaces that the container has of its own. runc refuses

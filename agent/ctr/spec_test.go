@@ -48,6 +48,7 @@ func podSpec(pid string) *specs.Spec {
 			Sysctl: map[string]string{"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1"},
 			Resources: &specs.LinuxResources{
 				CPU:            &specs.LinuxCPU{Cpus: "3-5", Mems: "0"},
+				Memory:         &specs.LinuxMemory{Swap: new(int64)},
 				BlockIO:        &specs.LinuxBlockIO{},
 				HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "999GB"}},
 				Unified:        map[string]string{"memory.oom.group": "1", "cpuset.cpus": "3", "io.max": "8:0 rbps=1"},
@@ -80,7 +81,7 @@ func TestAdaptMakesTheGuestThePod(t *testing.T) {
 		t.Errorf("cgroup %s", s.Linux.CgroupsPath)
 	}
 	r := s.Linux.Resources
-	if r.CPU.Cpus != "" || r.CPU.Mems != "" || r.BlockIO != nil || len(r.HugepageLimits) != 0 ||
+	if r.CPU.Cpus != "" || r.CPU.Mems != "" || r.BlockIO != nil || len(r.HugepageLimits) != 0 || r.Memory.Swap != nil ||
 		!maps.Equal(r.Unified, map[string]string{"memory.oom.group": "1"}) {
 		t.Errorf("resources %+v", r)
 	}
