@@ -142,6 +142,7 @@ func (s *side) startPod(change ...func(*runtime.PodSandboxConfig)) *testpod.Pod 
 	}
 	s.name(p.ID, "POD")
 	s.name(p.Config.LogDirectory, "LOGS")
+	s.name(p.Config.Metadata.Uid, "NAME")
 	s.name(ip, "IPv4")
 	for i, a := range s.status(p).GetNetwork().GetAdditionalIps() {
 		s.name(a.Ip, fmt.Sprint("IP-", i+2))
