@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -98,5 +99,25 @@ func TestTheDocumentation(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+}
+
+func TestTheCommittedDocumentationIsMadeOfTheCommittedReport(t *testing.T) {
+	rep, err := readReport("report.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Tests) == 0 {
+		t.Skip("no report is recorded: run hack/conformance and hack/conformance --write-docs")
+	}
+	if err := rep.whole(); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile("../../docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != rep.markdown() {
+		t.Error("docs/conformance.md is not what report.json says: run hack/conformance --write-docs")
 	}
 }
