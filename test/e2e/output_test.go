@@ -19,7 +19,7 @@ import (
 	"krun.dev/krunpod/test/testpod"
 )
 
-// outputEnv sets the rounds, of about one MiB, of output. An emulated node carries half a MiB a second through its nested
+// outputEnv sets the rounds, of about one MiB, of output. An emulated node carries about 1 MB a second through its nested
 // VM, so the default is small there; 1100 makes more than 1 GiB.
 const (
 	outputEnv = "KRUNPOD_E2E_OUTPUT_MIB"
