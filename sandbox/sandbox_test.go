@@ -310,6 +310,42 @@ func TestStreamsOfTheGuest(t *testing.T) {
 	}
 }
 
+func TestStreamsOpenedAllAtOnceAllArrive(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveStreams(l)
+	defer s.close()
+	const many = 4 * maxHellos
+	// Connections that have not said yet which stream they are.
+	var silent []net.Conn
+	for range many {
+		c, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		silent = append(silent, c)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, c := range silent {
+		p, err := s.expect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := binary.Write(c, binary.BigEndian, p.ID); err != nil {
+			t.Fatal(err)
+		}
+		st, err := p.Wait(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Close()
+	}
+}
+
 func TestConsoleIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "console.log")
 	c, err := newConsole(path)

@@ -14,7 +14,7 @@ import (
 const (
 	// helloTimeout bounds how long a new connection of the guest may take to name its stream.
 	helloTimeout = 10 * time.Second
-	// maxHellos bounds the connections that have not named a stream yet: more are closed at once.
+	// maxHellos bounds the connections that have not named a stream yet: more wait in the listener's queue.
 	maxHellos = 64
 )
 
@@ -40,17 +40,13 @@ func serveStreams(l net.Listener) *streams {
 func (s *streams) accept() {
 	defer s.wg.Done()
 	for {
+		s.hellos <- struct{}{} // given back by hello, within helloTimeout
 		conn, err := s.listener.Accept()
 		if err != nil {
 			return
 		}
-		select {
-		case s.hellos <- struct{}{}:
-			s.wg.Add(1)
-			go s.hello(conn)
-		default:
-			conn.Close()
-		}
+		s.wg.Add(1)
+		go s.hello(conn)
 	}
 }
 

@@ -161,6 +161,11 @@ func (s *service) createInGuest(ctx context.Context, sb *sandbox.Sandbox, r *tas
 		ID: r.ID, Bundle: filepath.Join(api.ShareDir, r.ID), Terminal: r.Terminal, Options: options,
 	}
 	req.Stdin, req.Stdout, req.Stderr = io.guest()
+	done, err := s.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if _, err := sb.Task.Create(ctx, req); err != nil {

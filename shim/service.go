@@ -25,6 +25,10 @@ const (
 	startTimeout = 60 * time.Second
 )
 
+// maxStarts bounds the processes that the guest sets up at a time: each takes memory there until it runs, and more at
+// once are not done sooner. Those that wait for their turn are not on startTimeout's clock.
+const maxStarts = 8
+
 // service is one shim: one sandbox and its containers.
 type service struct {
 	namespace string
@@ -33,6 +37,7 @@ type service struct {
 	shutdown  shutdown.Service
 	timeline  *sandbox.Timeline
 	pids      *pids
+	starts    chan struct{} // holds one of maxStarts for each process that is being set up
 
 	mu         sync.Mutex
 	pod        *pod
@@ -46,6 +51,7 @@ func newService(ctx context.Context, namespace string, cfg *config.Config, publi
 		namespace: namespace, cfg: cfg, shutdown: sd, pids: newPIDs(),
 		timeline:   sandbox.NewTimeline(started),
 		events:     newEvents(ctx, publisher),
+		starts:     make(chan struct{}, maxStarts),
 		containers: map[string]*container{},
 	}
 	sd.RegisterCallback(func(ctx context.Context) error {
@@ -55,6 +61,16 @@ func newService(ctx context.Context, namespace string, cfg *config.Config, publi
 	})
 	s.timeline.Mark("shim ready")
 	return s
+}
+
+// turn waits until the guest may set up another process. The caller calls done when that is over.
+func (s *service) turn(ctx context.Context) (done func(), err error) {
+	select {
+	case s.starts <- struct{}{}:
+		return func() { <-s.starts }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait while other processes start: %w", ctx.Err())
+	}
 }
 
 // RegisterTTRPC implements containerd's shim.TTRPCService.

@@ -39,6 +39,11 @@ func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.
 		go s.watchEvents(sb)
 		return &taskAPI.StartResponse{Pid: p.pid}, nil
 	}
+	done, err := s.turn(ctx)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if _, err := sb.Task.Start(ctx, &taskAPI.StartRequest{ID: r.ID, ExecID: r.ExecID}); err != nil {

@@ -157,10 +157,13 @@ func (p *Pod) Run(ctx context.Context, config *runtime.ContainerConfig) (*Contai
 	return k, k.Start(ctx)
 }
 
+// execTimeout bounds an exec in seconds; a context usually ends it sooner.
+const execTimeout = 600
+
 // Exec runs a shell command in the container and returns what it printed.
 func (k *Container) Exec(ctx context.Context, script string) (stdout, stderr string, exit int32, err error) {
 	r, err := k.pod.c.Runtime.ExecSync(ctx, &runtime.ExecSyncRequest{
-		ContainerId: k.ID, Cmd: []string{"/bin/sh", "-c", script}, Timeout: 120,
+		ContainerId: k.ID, Cmd: []string{"/bin/sh", "-c", script}, Timeout: execTimeout,
 	})
 	if err != nil {
 		return "", "", 0, err
