@@ -19,11 +19,15 @@ import (
 	"krun.dev/krunpod/test/testpod"
 )
 
-// outputEnv sets the rounds, of about one MiB, of output. An emulated node carries about 1 MB a second through its nested
-// VM, so the default is small there; 1100 makes more than 1 GiB.
+// outputEnv sets the rounds of output, of 938895 bytes each. An emulated node carries about one MiB a second through its
+// nested VM, so the default is small there; 1144 make more than 1 GiB.
 const (
-	outputEnv = "KRUNPOD_E2E_OUTPUT_MIB"
-	outputMiB = 48
+	outputEnv    = "KRUNPOD_E2E_OUTPUT_ROUNDS"
+	outputRounds = 48
+	// A pause of the reader is longer than what window and FIFO hold lasts, so that the writer has to wait.
+	readerPause = time.Second
+	// responsive is what an exec beside the output may take, in an emulated node.
+	responsive = 30 * time.Second
 )
 
 func outputSize(t *testing.T) int {
@@ -35,7 +39,7 @@ func outputSize(t *testing.T) int {
 		}
 		return n
 	}
-	return outputMiB
+	return outputRounds
 }
 
 // slowReader takes what a FIFO brings, pausing often enough that its writer has to wait.
@@ -56,8 +60,8 @@ func slowReader(path string, h hash.Hash, read *int64) error {
 		if err != nil {
 			return err
 		}
-		if i%4096 == 0 {
-			time.Sleep(100 * time.Millisecond) // slowness is the point
+		if i%256 == 255 {
+			time.Sleep(readerPause) // slowness is the point
 		}
 	}
 }
@@ -109,6 +113,9 @@ func TestLongOutputIsExactWithASlowReaderAndSignals(t *testing.T) {
 	}
 	if !bytes.Equal(h.Sum(nil), want.Sum(nil)) {
 		t.Errorf("%d bytes arrived with sha256 %x, sent was %x", got, h.Sum(nil), want.Sum(nil))
+	}
+	if slowest > responsive {
+		t.Errorf("an exec beside the output took %v", slowest)
 	}
 	t.Logf("%d bytes exact in %v; the slowest exec beside them took %v", got, took, slowest)
 }
