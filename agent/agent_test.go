@@ -32,6 +32,22 @@ func (noRuntime) Create(string, *specs.Spec, *stdio.Set) (task.Container, task.P
 	return nil, nil, errors.New("none here")
 }
 
+// heldEnd keeps the end of a connection back until asked is closed: ttrpc's client forgets an answer that it has read
+// when the end comes right behind it (ttrpc 1.2.10, Client.dispatch selects at random), and it is the agent's writing
+// of the answer that is tested here.
+type heldEnd struct {
+	net.Conn
+	asked chan struct{}
+}
+
+func (h *heldEnd) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if err != nil {
+		<-h.asked
+	}
+	return n, err
+}
+
 // serveOn serves an agent on one end of a pipe and returns the other and how serving ended.
 func serveOn(t *testing.T) (*ttrpc.Client, <-chan error) {
 	t.Helper()
@@ -40,8 +56,12 @@ func serveOn(t *testing.T) (*ttrpc.Client, <-chan error) {
 		Runtime: func(*reap.Reaper, ctr.Namespaces, *slog.Logger) task.Runtime { return noRuntime{} }}
 	served := make(chan error, 1)
 	go func() { served <- serve(context.Background(), cfg, guestEnd, &reap.Reaper{}) }()
-	c := ttrpc.NewClient(host)
-	t.Cleanup(func() { _ = c.Close() })
+	end := &heldEnd{Conn: host, asked: make(chan struct{})}
+	c := ttrpc.NewClient(end)
+	t.Cleanup(func() {
+		close(end.asked)
+		_ = c.Close()
+	})
 	return c, served
 }
 
