@@ -32,13 +32,19 @@ func Loopback() error {
 	return nil
 }
 
-// Configure finds each interface by its hardware address, names it and brings it up with what belongs to it.
-func Configure(ifaces []*api.Interface) error {
+// find plans the interfaces and finds the link of each by its hardware address.
+func find(ifaces []*api.Interface) ([]*plan, []netlink.Link, error) {
 	plans, err := planAll(ifaces)
 	if err != nil || len(plans) == 0 {
-		return err
+		return nil, nil, err
 	}
 	links, err := match(plans)
+	return plans, links, err
+}
+
+// Configure finds each interface by its hardware address, names it and brings it up with what belongs to it.
+func Configure(ifaces []*api.Interface) error {
+	plans, links, err := find(ifaces)
 	if err != nil {
 		return err
 	}
@@ -55,11 +61,7 @@ func Configure(ifaces []*api.Interface) error {
 
 // Move hands each interface, found by its hardware address, to the network namespace ns.
 func Move(ifaces []*api.Interface, ns *os.File) error {
-	plans, err := planAll(ifaces)
-	if err != nil || len(plans) == 0 {
-		return err
-	}
-	links, err := match(plans)
+	plans, links, err := find(ifaces)
 	if err != nil {
 		return err
 	}
