@@ -7,10 +7,15 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// acceptPause is how long accepting rests after an error, which is a client that was gone again or a want of
+// descriptors: that must not take a processor.
+const acceptPause = 10 * time.Millisecond
 
 // Loopback accepts every TCP connection that somebody on the host makes to the loopback of a pod's network namespace,
 // whatever the port: containerd's port-forward dials localhost there, while the pod's servers listen in the guest.
@@ -79,8 +84,12 @@ func (l *Loopback) accept(listener *net.TCPListener, handle func(*net.TCPConn)) 
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil || !l.keep(conn) {
-			continue // the client was gone again, or we are
+		if err != nil {
+			time.Sleep(acceptPause)
+			continue
+		}
+		if !l.keep(conn) {
+			continue
 		}
 		l.serving.Go(func() {
 			handle(conn)
