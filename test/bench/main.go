@@ -31,22 +31,26 @@ type samples struct {
 	PodStart []float64 `json:"podStartMs"`
 	Exec     []float64 `json:"execMs"`
 	// PSS of an idle pod's processes by name (proc_pid_smaps(5), smaps_rollup).
-	PSS      map[string]int  `json:"pssKiB"`
+	PSS map[string]int `json:"pssKiB"`
+	// CrowdPSS is the same for each of a crowd of Crowd idle pods: what they share is divided among them.
+	CrowdPSS map[string]int  `json:"crowdPssKiB,omitempty"`
+	Crowd    int             `json:"crowd,omitempty"`
 	Timeline []sandbox.Stage `json:"timeline,omitempty"`
 }
 
 func main() {
 	rounds := flag.Int("rounds", 5, "pods of each handler")
+	crowd := flag.Int("crowd", 8, "idle pods at a time of each handler, for the memory of each (0: none)")
 	withNet := flag.Bool("network", true, "measure the network too")
 	file := flag.String("json", "bench.json", "file for the report")
 	flag.Parse()
-	if err := run(*rounds, *withNet, *file); err != nil {
+	if err := run(*rounds, *crowd, *withNet, *file); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, withNet bool, file string) error {
+func run(rounds, crowd int, withNet bool, file string) error {
 	logs, err := os.MkdirTemp("", "krunpod-bench-")
 	if err != nil {
 		return err
@@ -58,13 +62,21 @@ func run(rounds int, withNet bool, file string) error {
 	}
 	defer client.Close()
 	r := report{Handlers: map[string]*samples{"runc": {}, "krun": {}}, Ratio: map[string]float64{}}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+2)*4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+crowd+2)*4*time.Minute)
 	defer cancel()
 	for i := range rounds {
 		// Alternately, so that a machine that slows down slows both.
 		for _, handler := range []string{"runc", "krun"} {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", i+1, rounds, handler)
 			if err := round(ctx, client, handler, r.Handlers[handler]); err != nil {
+				return fmt.Errorf("%s: %w", handler, err)
+			}
+		}
+	}
+	if crowd > 0 {
+		for _, handler := range []string{"runc", "krun"} {
+			fmt.Fprintf(os.Stderr, "%d pods at a time: %s\n", crowd, handler)
+			if err := gather(ctx, client, handler, crowd, r.Handlers[handler]); err != nil {
 				return fmt.Errorf("%s: %w", handler, err)
 			}
 		}
@@ -87,6 +99,11 @@ func run(rounds int, withNet bool, file string) error {
 	return os.WriteFile(file, append(data, '\n'), 0o644)
 }
 
+// idle adds to p the container that every measured pod has.
+func idle(ctx context.Context, p *testpod.Pod) (*testpod.Container, error) {
+	return p.Create(ctx, testpod.ContainerConfig("idle", "exec sleep 100000"))
+}
+
 // execs is how many execs one round measures.
 const execs = 3
 
@@ -107,7 +124,7 @@ func round(ctx context.Context, client *testpod.Client, handler string, s *sampl
 	}()
 	s.Sandbox = append(s.Sandbox, since(begin))
 	t := time.Now()
-	k, err := p.Create(ctx, testpod.ContainerConfig("idle", "exec sleep 100000"))
+	k, err := idle(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -177,15 +194,22 @@ func (r *report) print() {
 		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.2f\t\n", row.name, a, b, r.Ratio[row.name])
 	}
 	w.Flush()
-	fmt.Println("\nPSS of an idle pod, KiB")
+	r.printPSS("an idle pod", func(s *samples) map[string]int { return s.PSS })
+	if runc.Crowd > 0 {
+		r.printPSS(fmt.Sprintf("each of %d idle pods", runc.Crowd), func(s *samples) map[string]int { return s.CrowdPSS })
+	}
+	fmt.Println("\nstart of the last krun pod")
+	sandbox.PrintTimeline(os.Stdout, krun.Timeline)
+}
+
+func (r *report) printPSS(of string, pss func(*samples) map[string]int) {
+	fmt.Printf("\nPSS of %s, KiB\n", of)
 	for _, h := range []string{"runc", "krun"} {
 		total := 0
-		for name, kib := range r.Handlers[h].PSS {
+		for name, kib := range pss(r.Handlers[h]) {
 			fmt.Printf("  %-6s %-24s %8d\n", h, name, kib)
 			total += kib
 		}
 		fmt.Printf("  %-6s %-24s %8d\n", h, "total", total)
 	}
-	fmt.Println("\nstart of the last krun pod")
-	sandbox.PrintTimeline(os.Stdout, krun.Timeline)
 }
