@@ -62,7 +62,6 @@ type VM struct {
 type Kernel struct {
 	Path    string `toml:"path"`
 	Format  string `toml:"format"`
-	Initrd  string `toml:"initrd"`
 	Cmdline string `toml:"cmdline"`
 }
 

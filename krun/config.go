@@ -53,7 +53,6 @@ type Kernel struct {
 	// Format is one of elf, image-bz2, image-gz, image-zstd (x86) or raw, pe-gz (arm64). libkrun's raw on x86 loads at
 	// 2 GiB from a read-only mapping and is refused.
 	Format string `json:"format,omitempty"`
-	Initrd string `json:"initrd,omitempty"`
 	// Cmdline is appended to what libkrun needs on the kernel command line.
 	Cmdline string `json:"cmdline,omitempty"`
 }
@@ -200,8 +199,8 @@ func (k *Kernel) validate() error {
 		return bad("kernel.cmdline", "%q holds something other than printable ASCII", k.Cmdline)
 	}
 	if !k.external() {
-		if k.Format != "" || k.Initrd != "" {
-			return bad("kernel.path", "missing, though there is a format or an initrd")
+		if k.Format != "" {
+			return bad("kernel.path", "missing, though there is a format")
 		}
 		return nil
 	}
@@ -234,9 +233,6 @@ func (c *Config) paths() []namedPath {
 	}
 	if k := c.Kernel; k.external() {
 		list = append(list, namedPath{"kernel.path", k.Path})
-		if k.Initrd != "" {
-			list = append(list, namedPath{"kernel.initrd", k.Initrd})
-		}
 	}
 	return list
 }

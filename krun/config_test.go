@@ -51,10 +51,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"kernel.format", func(c *Config) { c.Kernel = &Kernel{Path: "/boot/vmlinux", Format: "bzimage"} }},
 		{"kernel.path", func(c *Config) { c.Kernel = &Kernel{Format: someFormat()} }},
 		{"", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug"} }},
-		{"kernel.path", func(c *Config) { c.Kernel = &Kernel{Initrd: "/boot/initrd"} }},
-		{"kernel.initrd", func(c *Config) {
-			c.Kernel = &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Initrd: "initrd"}
-		}},
+		{"kernel.path", func(c *Config) { c.Kernel = &Kernel{Path: "vmlinux", Format: someFormat()} }},
 		{"kernel.cmdline", func(c *Config) {
 			c.Kernel = &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Cmdline: "a\nb"}
 		}},

@@ -90,13 +90,9 @@ func (vm *VM) setKernel(x *context, c *Config) error {
 	if !c.Kernel.external() {
 		return nil
 	}
-	var initrd *C.char
-	if vm.initrd != "" {
-		initrd = C.CString(vm.initrd)
-	}
 	format := C.uint32_t(kernelFormats[c.Kernel.Format])
 	return call("krun_set_kernel",
-		C.krun_set_kernel(x.id, C.CString(vm.kernel), format, initrd, C.CString(c.Kernel.commandLine())))
+		C.krun_set_kernel(x.id, C.CString(vm.kernel), format, nil, C.CString(c.Kernel.commandLine())))
 }
 
 // addRoot gives the guest a root of nothing but its PID 1 and the directories that it mounts on.

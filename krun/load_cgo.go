@@ -35,8 +35,8 @@ type VM struct {
 	// agent is the guest's PID 1 in memory, where there is no directory to serve it from.
 	agent     []byte
 	agentSize int64
-	// kernel and initrd are paths under /proc/self/fd: the files are opened while the host's are still in sight.
-	kernel, initrd string
+	// kernel is a path under /proc/self/fd: the file is opened while the host's are still in sight.
+	kernel string
 }
 
 // Load checks the taps and the agent, loads libkrunfw and opens the kernel: all that needs the host beyond what the
@@ -55,14 +55,12 @@ func Load(c *Config) (*VM, error) {
 	if !c.Kernel.external() {
 		return vm, loadFirmware(c.Firmware)
 	}
-	var err error
-	if vm.kernel, err = openForLater(c.Kernel.Path); err != nil {
-		return nil, fmt.Errorf("kernel: %w", err)
+	err := checkKernel(c.Kernel.Path, c.Kernel.Format)
+	if err == nil {
+		vm.kernel, err = openForLater(c.Kernel.Path)
 	}
-	if c.Kernel.Initrd != "" {
-		if vm.initrd, err = openForLater(c.Kernel.Initrd); err != nil {
-			return nil, fmt.Errorf("initrd: %w", err)
-		}
+	if err != nil {
+		return nil, fmt.Errorf("kernel: %w", err)
 	}
 	return vm, nil
 }

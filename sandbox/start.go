@@ -177,7 +177,7 @@ func (s *Sandbox) vmConfig() *krun.Config {
 		Jail:      s.jail(),
 	}
 	if k := s.cfg.Kernel; k != nil {
-		c.Kernel = &krun.Kernel{Path: k.Path, Format: k.Format, Initrd: k.Initrd, Cmdline: k.Cmdline}
+		c.Kernel = &krun.Kernel{Path: k.Path, Format: k.Format, Cmdline: k.Cmdline}
 	}
 	if s.state.Bridge != nil {
 		for _, p := range s.state.Bridge.Interfaces {
