@@ -143,7 +143,7 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 	}
 	io.run()
-	go s.watchSandbox(sb, p)
+	go s.watch(sb, p)
 	sb.MarkContainer(r.ID, "created")
 	return p, nil
 }

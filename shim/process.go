@@ -20,6 +20,9 @@ type process struct {
 	uris uris
 	io   *stdio
 
+	// starting is held through a start: the end of what starts is told after it.
+	starting sync.Mutex
+
 	mu     sync.Mutex
 	status task.Status
 	// exit is set before exited is closed.

@@ -247,7 +247,7 @@ func (s *stdio) wait() {
 		s.out.Wait()
 		close(done)
 	}()
-	if !s.idle(done, stallLimit) {
+	if !s.idle(done, stallLimit) && s.ctx.Err() == nil {
 		s.log.Warnf("the output of a process that has ended stood still for %v: it is given up", stallLimit)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	eventsAPI "github.com/containerd/containerd/api/events"
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
@@ -46,17 +47,19 @@ func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	p.starting.Lock()
+	defer p.starting.Unlock()
 	if _, err := sb.Task.Start(ctx, &taskAPI.StartRequest{ID: r.ID, ExecID: r.ExecID}); err != nil {
 		return nil, guestError(err)
 	}
 	p.setStatus(task.Status_RUNNING)
 	if p.exec != "" {
 		s.events.send(&eventsAPI.TaskExecStarted{ContainerID: r.ID, ExecID: r.ExecID, Pid: p.pid})
+		go s.watch(sb, p)
 	} else {
 		sb.MarkContainer(r.ID, "started")
 		s.events.send(&eventsAPI.TaskStart{ContainerID: r.ID, Pid: p.pid})
 	}
-	go s.watch(sb, p)
 	return &taskAPI.StartResponse{Pid: p.pid}, nil
 }
 
@@ -175,6 +178,9 @@ func (s *service) Delete(ctx context.Context, r *taskAPI.DeleteRequest) (*taskAP
 	}
 	if err := s.deleteInGuest(ctx, p); err != nil {
 		return nil, errgrpc.ToGRPC(err)
+	}
+	if p.exec == "" && !p.isSandbox() {
+		s.exited(p, exitKilled, time.Now()) // one that was never started has ended with this
 	}
 	if p.exec != "" {
 		c.removeExec(r.ExecID)

@@ -14,7 +14,7 @@ import (
 )
 
 // watch waits for a process's end in the guest, then for its output, then tells containerd: so the exit event comes
-// after the last byte.
+// after the last byte. A container is watched from its creation on: its init may end, or be killed, before its start.
 func (s *service) watch(sb *sandbox.Sandbox, p *process) {
 	resp, err := sb.Task.Wait(context.Background(), &taskAPI.WaitRequest{ID: p.container, ExecID: p.exec})
 	if err != nil {
@@ -28,20 +28,13 @@ func (s *service) watch(sb *sandbox.Sandbox, p *process) {
 	s.exited(p, resp.ExitStatus, time.Now())
 }
 
-// watchSandbox ends a container that was created and not started when its VM ends.
-func (s *service) watchSandbox(sb *sandbox.Sandbox, p *process) {
-	select {
-	case <-sb.Done():
-		s.exited(p, exitKilled, sb.ExitedAt())
-	case <-p.exited:
-	}
-}
-
 // exited records and publishes the end of a process, once.
 func (s *service) exited(p *process, status uint32, at time.Time) {
 	if p.io != nil {
 		p.io.wait()
 	}
+	p.starting.Lock()
+	defer p.starting.Unlock()
 	if !p.end(status, at) {
 		return
 	}

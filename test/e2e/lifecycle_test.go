@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -202,4 +203,22 @@ func TestStopWhileThePodStarts(t *testing.T) {
 	}
 	// The client has gone.
 	n.removeAs(config)
+}
+
+func TestContainerKilledBeforeItsStartEnds(t *testing.T) {
+	n := newNode(t)
+	task := n.newContainer("early", oci.WithProcessArgs("sleep", "1000"))
+	task.create(cio.NullIO)
+	if err := task.task.Kill(task.ctx, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := task.wait(); code != 137 {
+		t.Errorf("exit code %d", code)
+	}
+	if err := task.task.Start(task.ctx); err == nil {
+		t.Error("it started afterwards")
+	}
+	if st, err := task.task.Status(task.ctx); err != nil || st.Status != containerd.Stopped {
+		t.Errorf("status %v (%v)", st, err)
+	}
 }
