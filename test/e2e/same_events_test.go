@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,24 @@ func TestSameEvents(t *testing.T) {
 			}
 		}
 		s.seeEvents(ended(), k.ID)
+	}, "krun", "krun-podsandbox")
+}
+
+// What containerd publishes of a container that the kernel ends for want of memory. The end and its cause come by
+// different ways, so their order is none.
+func TestSameOOMEvents(t *testing.T) {
+	compareWithRunc(t, "oom-events", func(s *side) {
+		p := s.startPod()
+		ended := s.listen()
+		config := testpod.ContainerConfig("greedy", "exec dd if=/dev/zero of=/dev/null bs=200M count=1")
+		memoryLimit(config)
+		k := s.container(p, config)
+		s.name(k.ID, "CONTAINER")
+		st := s.waitExit(k)
+		s.see("end", fmt.Sprint(st.ExitCode, " ", st.Reason))
+		all := ended()
+		slices.SortStableFunc(all, func(a, b *events.Envelope) int { return strings.Compare(a.Topic, b.Topic) })
+		s.seeEvents(all, k.ID)
 	}, "krun", "krun-podsandbox")
 }
 

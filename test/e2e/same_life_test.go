@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +19,31 @@ import (
 // The bytes of the log, and what CRI tells of pods, containers and what they use.
 func TestSameLogsAndStatistics(t *testing.T) {
 	compareWithRunc(t, "life", func(s *side) {
-		p := s.startPod()
+		parent := s.podCgroup("life")
+		p := s.startPod(func(c *runtime.PodSandboxConfig) { c.Linux.CgroupParent = parent })
 		s.lookAtLog(p)
 		s.lookAtTerminal(p)
 		s.lookAtNeighbours(p)
+		s.lookAtImageVolume(p)
 		s.lookAtStatistics(p)
 	}, "krun")
+}
+
+// podCgroup makes the cgroup of a pod, as the kubelet does, for the time of the test.
+func (s *side) podCgroup(name string) string {
+	s.Helper()
+	parent := "/krunpod-e2e-" + name + "-" + s.handler
+	path := filepath.Join("/sys/fs/cgroup", parent)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() {
+		if err := os.Remove(path); err != nil {
+			s.Error(err)
+		}
+	})
+	s.name(parent, "PARENT")
+	return parent
 }
 
 // lookAtLog compares line by line, without the time: KIND, P or F, and what was written.
@@ -81,6 +102,29 @@ func (s *side) lookAtNeighbours(p *testpod.Pod) {
 	}
 }
 
+// lookAtImageVolume mounts an image as a volume, and part of one.
+func (s *side) lookAtImageVolume(p *testpod.Pod) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	config := testpod.ContainerConfig("image-volume", `ls -l /image | head -3; ls /part | head -3
+		touch /image/written; echo $?; grep -E ' /(image|part) ' /proc/self/mounts | cut -d' ' -f2,4 | cut -d, -f1; /part/true && echo executed`)
+	image := &runtime.ImageSpec{Image: testpod.DefaultImage}
+	config.Mounts = []*runtime.Mount{
+		{ContainerPath: "/image", Image: image, Readonly: true},
+		{ContainerPath: "/part", Image: image, ImageSubPath: "bin", Readonly: true},
+	}
+	k, err := p.Run(ctx, config)
+	s.seeError("image-volume/start", err)
+	if err != nil {
+		return
+	}
+	s.name(k.ID, "CONTAINER")
+	s.waitExit(k)
+	out, errs, err := k.Log()
+	s.see("image-volume/log", fmt.Sprint(out, errs, err))
+}
+
 const load = `head -c 16000000 /dev/zero >/dev/shm/load; head -c 2000000 /dev/zero >/written
 	sleep 999 & sleep 998 & echo ready; exec sleep 1000`
 
@@ -88,13 +132,16 @@ const load = `head -c 16000000 /dev/zero >/dev/shm/load; head -c 2000000 /dev/ze
 func (s *side) lookAtStatistics(p *testpod.Pod) {
 	s.Helper()
 	config := testpod.ContainerConfig("load", load)
-	config.Linux.Resources = &runtime.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, CpuPeriod: 100000, CpuQuota: 80000, CpuShares: 1024}
+	config.Linux.Resources = &runtime.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, CpuPeriod: 100000, CpuQuota: 80000, CpuShares: 1024,
+		HugepageLimits: []*runtime.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}}}
 	k := s.container(p, config)
 	s.name(k.ID, "CONTAINER")
 	s.waitLog(k, "ready")
 	s.lookAtUsage(k)
+	s.lookAtPodStatistics(p, k)
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
+	s.see("limits/hugepages", s.exec(k, "cat /sys/fs/cgroup/hugetlb.2MB.max"))
 	_, err := s.cri.Runtime.UpdateContainerResources(ctx, &runtime.UpdateContainerResourcesRequest{ContainerId: k.ID,
 		Linux: &runtime.LinuxContainerResources{MemoryLimitInBytes: 160 << 20, CpuPeriod: 50000, CpuQuota: 30000, CpuShares: 256}})
 	s.seeError("update/error", err)
@@ -114,6 +161,34 @@ func (s *side) lookAtUsage(k *testpod.Container) {
 	r, err := s.cri.Runtime.ContainerStats(ctx, &runtime.ContainerStatsRequest{ContainerId: k.ID})
 	s.seeError("stats/error", err)
 	s.seeUsage("stats/container.", r.GetStats().GetCpu(), r.GetStats().GetMemory())
+}
+
+// lookAtPodStatistics compares what is told of the pod as a whole.
+func (s *side) lookAtPodStatistics(p *testpod.Pod, k *testpod.Container) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	s.exec(k, "ping -c 3 $(ip route | sed -n 's|default via \\([^ ]*\\).*|\\1|p')")
+	var pod *runtime.LinuxPodSandboxStats
+	// containerd gathers these in rounds: at first there are none.
+	err := testpod.Poll(ctx, "statistics of the pod", func() (bool, error) {
+		r, err := s.cri.Runtime.PodSandboxStats(ctx, &runtime.PodSandboxStatsRequest{PodSandboxId: p.ID})
+		pod = r.GetStats().GetLinux()
+		return pod.GetMemory().GetUsageBytes().GetValue() > 0 && pod.GetNetwork().GetDefaultInterface().GetTxBytes().GetValue() > 0, err
+	})
+	s.seeError("stats/pod-error", err)
+	s.seeUsage("stats/pod.", pod.GetCpu(), pod.GetMemory())
+	eth := pod.GetNetwork().GetDefaultInterface()
+	s.see("stats/pod.interface", eth.GetName())
+	s.see("stats/pod.received", fmt.Sprint(eth.GetRxBytes().GetValue() > 0, eth.GetRxErrors().GetValue()))
+	s.see("stats/pod.sent", fmt.Sprint(eth.GetTxBytes().GetValue() > 0, eth.GetTxErrors().GetValue()))
+	s.see("stats/pod.processes", fmt.Sprint(pod.GetProcess().GetProcessCount().GetValue()))
+	var names []string
+	for _, c := range pod.GetContainers() {
+		names = append(names, c.GetAttributes().GetMetadata().GetName())
+	}
+	slices.Sort(names)
+	s.see("stats/pod.containers", fmt.Sprint(names))
 }
 
 func (s *side) seeUsage(prefix string, cpu *runtime.CpuUsage, memory *runtime.MemoryUsage) {
