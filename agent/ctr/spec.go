@@ -136,7 +136,9 @@ func adaptResources(r *specs.LinuxResources) {
 		r.Memory.Swap = nil // an update would fail with it, and leave the memory's limit as it was
 	}
 	maps.DeleteFunc(r.Unified, func(key, _ string) bool {
-		return strings.HasPrefix(key, "cpuset.") || strings.HasPrefix(key, "io.")
+		// The kubelet forbids swap to every container of a node whose kernel knows swap.
+		swap := strings.HasPrefix(key, "memory.swap.") || strings.HasPrefix(key, "memory.zswap.")
+		return strings.HasPrefix(key, "cpuset.") || strings.HasPrefix(key, "io.") || swap && !groupHas(key)
 	})
 }
 

@@ -51,7 +51,8 @@ func podSpec(pid string) *specs.Spec {
 				Memory:         &specs.LinuxMemory{Swap: new(int64)},
 				BlockIO:        &specs.LinuxBlockIO{},
 				HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "999GB"}},
-				Unified:        map[string]string{"memory.oom.group": "1", "cpuset.cpus": "3", "io.max": "8:0 rbps=1"},
+				Unified: map[string]string{"memory.oom.group": "1", "cpuset.cpus": "3", "io.max": "8:0 rbps=1",
+					"memory.swap.max": "0", "memory.zswap.max": "0"},
 			},
 		},
 	}

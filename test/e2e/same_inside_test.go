@@ -37,7 +37,8 @@ var insiders = []struct {
 		sc.Seccomp = &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_RuntimeDefault}
 		c.Linux.Resources = &runtime.LinuxContainerResources{
 			CpuPeriod: 100000, CpuQuota: 90000, CpuShares: 512, MemoryLimitInBytes: 96 << 20, OomScoreAdj: 500,
-			Unified: map[string]string{"pids.max": "77", "memory.min": "1048576", "memory.high": "83886080", "memory.oom.group": "1"},
+			Unified: map[string]string{"pids.max": "77", "memory.min": "1048576", "memory.high": "83886080", "memory.oom.group": "1",
+				"memory.swap.max": "0"},
 		}
 	}},
 	{"readonly", false, func(_ *runtime.ContainerConfig, sc *runtime.LinuxContainerSecurityContext) {
