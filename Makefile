@@ -1,6 +1,6 @@
 # Every target is one call of a script under hack/; each of those has --help.
 .DEFAULT_GOAL := help
-.PHONY: help deps build generate libkrun node install-node demo test unit lint check-node e2e bench conformance clean
+.PHONY: help deps build generate libkrun node install-node demo test unit lint check-node e2e bench conformance cluster cluster-down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench: ## start times and memory against runc
 
 conformance: ## critest against krun with each sandboxer, and runc to compare
 	hack/conformance
+
+cluster: ## a Kubernetes cluster with krun pods (hack/cluster kubectl get nodes)
+	hack/cluster up
+
+cluster-down: ## ends it
+	hack/cluster down
 
 clean: ## removes out/ and ends the nodes; the cache stays
 	-hack/node -n 1 down

@@ -1,0 +1,170 @@
+# shellcheck shell=bash
+# The test cluster: the control plane's processes on this machine, the kubelet and kube-proxy on the node. To be sourced after
+# node.sh and node_init by hack/cluster, with STATE set.
+
+SERVER=${HOST_IP4%/*}
+SERVICES=10.96.0.0/16
+CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler)
+# Seconds that an emulated node may take to become ready.
+READY_TIMEOUT=300
+
+kubernetes() { "$REPO/hack/cached" kubernetes; }
+
+# component_pid NAME: the process of a component of the control plane, if it runs; a recycled pid is not mistaken for it.
+component_pid() {
+	local pid
+	pid=$(cat "$STATE/$1.pid" 2>/dev/null) || return 1
+	[[ $(tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | head -n 1) == */"$1" ]] || return 1
+	printf '%s\n' "$pid"
+}
+
+# component NAME PROGRAM ARG...: starts a component, unless it runs. It must hold no descriptor of this script.
+component() {
+	local name=$1
+	shift
+	component_pid "$name" >/dev/null && return
+	# ip and setsid become the program, so that $! is its number.
+	ip netns exec "$NETNS" setsid "$@" </dev/null >>"$STATE/$name.log" 2>&1 &
+	echo $! >"$STATE/$name.pid"
+}
+
+control_plane_up() {
+	local pki=$STATE/pki bin
+	bin=$(kubernetes)/bin
+	component etcd "$("$REPO/hack/cached" etcd)/bin/etcd" --data-dir "$STATE/etcd" --unsafe-no-fsync \
+		--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+		--listen-peer-urls http://127.0.0.1:2380 --log-level warn
+	component kube-apiserver "$bin/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --advertise-address "$SERVER" \
+		--service-cluster-ip-range "$SERVICES" --allow-privileged --authorization-mode Node,RBAC \
+		--enable-admission-plugins NodeRestriction --client-ca-file "$pki/ca.crt" \
+		--tls-cert-file "$pki/apiserver.crt" --tls-private-key-file "$pki/apiserver.key" \
+		--kubelet-certificate-authority "$pki/ca.crt" --kubelet-preferred-address-types InternalIP \
+		--kubelet-client-certificate "$pki/apiserver-kubelet.crt" --kubelet-client-key "$pki/apiserver-kubelet.key" \
+		--service-account-issuer https://kubernetes.default.svc --service-account-key-file "$pki/service-account.pub" \
+		--service-account-signing-key-file "$pki/service-account.key" --cert-dir "$STATE/run"
+	component kube-controller-manager "$bin/kube-controller-manager" --kubeconfig "$pki/controller-manager.kubeconfig" \
+		--use-service-account-credentials --service-account-private-key-file "$pki/service-account.key" \
+		--root-ca-file "$pki/ca.crt" --leader-elect=false --cert-dir "$STATE/run" --bind-address 127.0.0.1
+	component kube-scheduler "$bin/kube-scheduler" --kubeconfig "$pki/scheduler.kubeconfig" --leader-elect=false \
+		--cert-dir "$STATE/run" --bind-address 127.0.0.1
+}
+
+# admin ARG...: kubectl as the administrator.
+admin() { in_netns "$(kubernetes)/bin/kubectl" --kubeconfig "$STATE/pki/admin.kubeconfig" --request-timeout=30s "$@"; }
+
+# await SECONDS WHAT COMMAND...: repeats the command, which must not hang, until it succeeds.
+await() {
+	local deadline=$((SECONDS + $1)) what=$2
+	shift 2
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS < deadline)) || die "$what: not so in time; see hack/cluster logs, and hack/cluster logs kubelet"
+		sleep 1
+	done
+}
+
+node_files() {
+	local work=$1 name
+	mkdir -p "$work/pki"
+	cp "$REPO"/hack/kubernetes/{start,kubelet.yaml,kube-proxy.yaml} "$work/"
+	cp "$STATE/pki/ca.crt" "$work/pki/"
+	for name in crt key; do cp "$STATE/pki/kubelet-node$NODE.$name" "$work/pki/kubelet.$name"; done
+	cp "$STATE/pki/node$NODE.kubeconfig" "$work/pki/kubelet.kubeconfig"
+	cp "$STATE/pki/proxy.kubeconfig" "$work/pki/"
+}
+
+# node_joins: what Kubernetes needs on the node. The binary is large for an emulated network and is copied once.
+node_joins() {
+	local work bin size
+	work=$(mktemp -d)
+	# shellcheck disable=SC2064 # now, not later
+	trap "rm -rf '$work'" RETURN
+	node_files "$work"
+	bin=$(kubernetes)/bin/kube
+	size=$(stat -c %s "$bin")
+	if [[ $(node_exec sh -c 'stat -c %s /opt/kubernetes/kube 2>/dev/null || echo 0') != "$size" ]]; then
+		node_exec sh -c 'mkdir -p /opt/kubernetes; rm -f /opt/kubernetes/kube'
+		gzip -1 <"$bin" | node_exec sh -c 'gzip -d >/opt/kubernetes/kube.new && chmod 755 /opt/kubernetes/kube.new &&
+			mv /opt/kubernetes/kube.new /opt/kubernetes/kube && cd /opt/kubernetes && ln -sf kube kubelet && ln -sf kube kube-proxy'
+	fi
+	tar -C "$work" --owner=0 --group=0 -cf - . | node_exec sh -c 'mkdir -p /etc/kubernetes && tar -C /etc/kubernetes -xf -'
+	node_exec /etc/kubernetes/start
+}
+
+make_pki() {
+	mkdir -m 700 "$STATE/pki.new"
+	(cd "$REPO" && go run ./test/pki "$STATE/pki.new" "$SERVER" "node$NODE=$NODE_IP")
+	mv "$STATE/pki.new" "$STATE/pki"
+}
+
+cluster_up() {
+	as_root "network namespaces and nodes"
+	local begin=$SECONDS
+	mkdir -p "$STATE/run"
+	echo "$NODE" >"$STATE/node"
+	"$REPO/hack/cached" etcd >/dev/null
+	kubernetes >/dev/null
+	"$REPO/hack/build"
+	"$REPO/hack/prepare-node" "$NODE"
+	rm -rf "$STATE/pki.new"
+	[[ -d $STATE/pki ]] || stage "certificates" make_pki
+	say "control plane ..."
+	control_plane_up
+	await 120 "the API server answers" admin get --raw /readyz
+	stage "kubelet and kube-proxy on node $NODE" node_joins
+	admin apply -f "$REPO/hack/kubernetes/manifests" >&2
+	await "$READY_TIMEOUT" "node $NODE is ready" admin wait --for=condition=Ready "node/node$NODE" --timeout=20s
+	await 60 "the default service account is there" admin get serviceaccount default
+	say "the cluster is up in $((SECONDS - begin)) s:"
+	say "  hack/cluster kubectl get nodes          hack/cluster exec -- k9s"
+	say "  pods take runtimeClassName: krun, or runc to compare; image localhost/krunpod/busybox:1"
+}
+
+cluster_down() {
+	local name pid
+	as_root "network namespaces and nodes"
+	for name in kube-scheduler kube-controller-manager kube-apiserver etcd; do
+		if pid=$(component_pid "$name"); then
+			kill "$pid"
+			for _ in {1..100}; do
+				component_pid "$name" >/dev/null || break
+				sleep 0.1
+			done
+			if component_pid "$name" >/dev/null; then kill -9 "$pid"; fi
+		fi
+	done
+	node_down
+	rm -rf "$STATE"
+}
+
+cluster_running() {
+	local name
+	for name in "${CONTROL_PLANE[@]}"; do
+		component_pid "$name" >/dev/null || die "$name does not run: hack/cluster up"
+	done
+}
+
+cluster_status() {
+	local name pid rc=0
+	for name in "${CONTROL_PLANE[@]}"; do
+		if pid=$(component_pid "$name"); then echo "$name: running ($pid)"; else echo "$name: not running" && rc=3; fi
+	done
+	echo "node $NODE: $(node_state)"
+	[[ $(node_state) == ok ]] || rc=3
+	if ((rc == 0)); then admin get nodes || rc=3; fi
+	exit "$rc"
+}
+
+cluster_exec() {
+	cluster_running
+	export KUBECONFIG=$STATE/pki/admin.kubeconfig
+	PATH=$(kubernetes)/bin:$PATH
+	exec ip netns exec "$NETNS" "$@"
+}
+
+cluster_logs() {
+	case ${1:-kube-apiserver} in
+	kubelet | kube-proxy | containerd) node_exec cat "/var/log/$1.log" ;;
+	etcd | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
+	*) die "$1: no such component; see hack/cluster --help" ;;
+	esac
+}
