@@ -17,7 +17,7 @@ import (
 
 func (l *lab) join() *Bridge {
 	l.Helper()
-	b, err := Join(context.Background(), l.pod.path)
+	b, err := Join(context.Background(), l.pod.Path)
 	must(l, err)
 	return b
 }
@@ -25,7 +25,7 @@ func (l *lab) join() *Bridge {
 // pinger is an ICMP socket of the node.
 func (l *lab) pinger(network, addr string) (c net.PacketConn) {
 	l.Helper()
-	l.node.in(func() (err error) {
+	l.node.In(func() (err error) {
 		c, err = net.ListenPacket(network, addr)
 		return err
 	})
@@ -101,7 +101,7 @@ func TestChecksumsAreOffloadedBothWays(t *testing.T) {
 	l.bridgePod()
 	g := l.attach(l.join().Interfaces[0])
 	var conn net.PacketConn
-	l.node.in(func() (err error) {
+	l.node.In(func() (err error) {
 		conn, err = net.ListenPacket("udp4", "10.9.0.1:5353")
 		return err
 	})
@@ -139,7 +139,7 @@ func TestEveryFrameCrosses(t *testing.T) {
 	l := newLab(t)
 	l.veth("eth0", "veth0", 1500)
 	g := l.attach(l.join().Interfaces[0])
-	peer := l.node.link("veth0").Attrs()
+	peer := l.node.Link("veth0").Attrs()
 	wire := l.packetSocket(peer.Index)
 	long := bytes.Repeat([]byte("x"), 1500)
 	for _, tc := range []struct {
@@ -182,7 +182,7 @@ func TestEveryFrameCrosses(t *testing.T) {
 
 func (l *lab) packetSocket(link int) (f *os.File) {
 	l.Helper()
-	l.node.in(func() error {
+	l.node.In(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0x0300) // ETH_P_ALL
 		if err != nil {
 			return err
@@ -199,14 +199,14 @@ func TestNamespaceStaysSilent(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
 	b := l.join()
-	tapMAC := l.pod.link(b.Interfaces[0].Tap).Attrs().HardwareAddr
+	tapMAC := l.pod.Link(b.Interfaces[0].Tap).Attrs().HardwareAddr
 	g := l.attach(b.Interfaces[0])
-	wire := l.packetSocket(l.node.link("veth0").Attrs().Index)
+	wire := l.packetSocket(l.node.Link("veth0").Attrs().Index)
 
 	const silence = 400 * time.Millisecond
 	dial := func(network, addr string) <-chan error {
 		done := make(chan error, 1)
-		go l.node.in(func() error {
+		go l.node.In(func() error {
 			c, err := net.DialTimeout(network, addr, silence)
 			if err == nil {
 				c.Close()

@@ -37,7 +37,7 @@ func (l *lab) attach(p Port) *guest {
 			g.ip6 = ip
 		}
 	}
-	l.pod.in(func() error {
+	l.pod.In(func() error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err

@@ -23,7 +23,7 @@ func TestJoinReportsWhatTheGuestTakesOver(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
 	gw := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	eth0 := l.pod.link("eth0").Attrs()
+	eth0 := l.pod.Link("eth0").Attrs()
 	must(t, l.pod.NeighSet(&netlink.Neigh{
 		LinkIndex: eth0.Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP("10.9.0.1"), HardwareAddr: gw,
 	}))
@@ -45,7 +45,7 @@ func TestJoinReportsWhatTheGuestTakesOver(t *testing.T) {
 	if !proto.Equal(got[0].Interface, want) {
 		t.Errorf("got  %v\nwant %v", got[0].Interface, want)
 	}
-	tap := l.pod.link("krun0").Attrs()
+	tap := l.pod.Link("krun0").Attrs()
 	if tap.MTU != 1450 || tap.TxQLen != tapQueue || tap.Flags&net.FlagUp == 0 {
 		t.Errorf("tap: MTU %d, queue %d, flags %s", tap.MTU, tap.TxQLen, tap.Flags)
 	}
@@ -55,10 +55,10 @@ func TestJoinReportsWhatTheGuestTakesOver(t *testing.T) {
 func TestJoinOnlinkGateway(t *testing.T) {
 	l := newLab(t)
 	l.veth("eth0", "veth0", 1500)
-	l.pod.addr("eth0", "192.168.7.9/32")
-	l.pod.route("eth0", "169.254.1.1/32", "", 0)
-	l.pod.route("eth0", "0.0.0.0/0", "169.254.1.1", 0)
-	l.pod.route("eth0", "10.0.0.0/8", "198.51.100.1", netlink.FLAG_ONLINK)
+	l.pod.Addr("eth0", "192.168.7.9/32")
+	l.pod.Route("eth0", "169.254.1.1/32", "", 0)
+	l.pod.Route("eth0", "0.0.0.0/0", "169.254.1.1", 0)
+	l.pod.Route("eth0", "10.0.0.0/8", "198.51.100.1", netlink.FLAG_ONLINK)
 	iface := l.join().Interfaces[0].Interface
 	var got []string
 	for _, r := range iface.Routes {
@@ -77,10 +77,10 @@ func TestJoinTwoInterfaces(t *testing.T) {
 	l.veth("net1", "veth1", 9000) // made before eth0
 	l.veth("eth0", "veth0", 1500)
 	l.veth("down", "veth2", 1500)
-	must(t, l.pod.LinkSetDown(l.pod.link("down")))
-	l.pod.addr("net1", "10.1.0.2/24")
-	l.pod.addr("eth0", "10.9.0.2/24")
-	l.node.addr("veth1", "10.1.0.1/24")
+	must(t, l.pod.LinkSetDown(l.pod.Link("down")))
+	l.pod.Addr("net1", "10.1.0.2/24")
+	l.pod.Addr("eth0", "10.9.0.2/24")
+	l.node.Addr("veth1", "10.1.0.1/24")
 	b := l.join()
 	if len(b.Interfaces) != 2 || b.Interfaces[0].Interface.Name != "eth0" || b.Interfaces[1].Interface.Name != "net1" {
 		t.Fatalf("interfaces %+v", b.Interfaces)
@@ -105,16 +105,16 @@ func TestJoinWithoutInterfaces(t *testing.T) {
 func TestJoinMacvlan(t *testing.T) {
 	l := newLab(t)
 	l.veth("unused", "veth0", 1500)
-	must(t, l.pod.LinkDel(l.pod.link("unused")))
+	must(t, l.pod.LinkDel(l.pod.Link("unused")))
 	l.veth2(t, "lan0", "lan1")
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex, attrs.Namespace = "eth0", l.node.link("lan0").Attrs().Index, netlink.NsFd(l.pod.handle)
+	attrs.Name, attrs.ParentIndex, attrs.Namespace = "eth0", l.node.Link("lan0").Attrs().Index, netlink.NsFd(l.pod.FD)
 	if err := l.node.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
 		t.Skip("this kernel has no macvlan: ", err)
 	}
-	must(t, l.pod.LinkSetUp(l.pod.link("eth0")))
-	l.pod.addr("eth0", "10.9.0.2/24")
-	l.node.addr("lan1", "10.9.0.1/24")
+	must(t, l.pod.LinkSetUp(l.pod.Link("eth0")))
+	l.pod.Addr("eth0", "10.9.0.2/24")
+	l.node.Addr("lan1", "10.9.0.1/24")
 	g := l.attach(l.join().Interfaces[0])
 	c := l.pinger("ip4:icmp", "10.9.0.1")
 	_, err := c.WriteTo([]byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}, &net.IPAddr{IP: net.ParseIP("10.9.0.2")})
@@ -127,8 +127,8 @@ func (l *lab) veth2(t *testing.T, a, b string) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = a
 	must(t, l.node.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: b}))
-	must(t, l.node.LinkSetUp(l.node.link(a)))
-	must(t, l.node.LinkSetUp(l.node.link(b)))
+	must(t, l.node.LinkSetUp(l.node.Link(a)))
+	must(t, l.node.LinkSetUp(l.node.Link(b)))
 }
 
 func TestLeaveRestoresTheNamespace(t *testing.T) {
@@ -146,7 +146,7 @@ func TestLeaveRestoresTheNamespace(t *testing.T) {
 	restored := new(Bridge)
 	must(t, json.Unmarshal(data, restored))
 	for range 2 {
-		must(t, Leave(context.Background(), l.pod.path, restored))
+		must(t, Leave(context.Background(), l.pod.Path, restored))
 		if after := l.pod.state(); after != before {
 			t.Errorf("after Leave:\n%s\nbefore Join:\n%s", after, before)
 		}
@@ -160,10 +160,10 @@ func TestLeaveRestoresTheNamespace(t *testing.T) {
 func TestLeaveWithoutState(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
-	l.pod.set("net/ipv6/conf/eth0/router_solicitations", "0")
+	l.pod.Set("net/ipv6/conf/eth0/router_solicitations", "0")
 	before := l.pod.state()
 	l.join()
-	must(t, Leave(context.Background(), l.pod.path, nil))
+	must(t, Leave(context.Background(), l.pod.Path, nil))
 	if after := l.pod.state(); after != before {
 		t.Errorf("after Leave:\n%s\nbefore Join:\n%s", after, before)
 	}
@@ -175,8 +175,8 @@ func TestLeaveOnWhatHasVanished(t *testing.T) {
 		l := newLab(t)
 		l.bridgePod()
 		b := l.join()
-		must(t, l.pod.LinkDel(l.pod.link("eth0")))
-		must(t, Leave(ctx, l.pod.path, b))
+		must(t, l.pod.LinkDel(l.pod.Link("eth0")))
+		must(t, Leave(ctx, l.pod.Path, b))
 		if _, err := l.pod.LinkByName("krun0"); err == nil {
 			t.Error("the tap is still there")
 		}
@@ -185,15 +185,15 @@ func TestLeaveOnWhatHasVanished(t *testing.T) {
 		l := newLab(t)
 		l.bridgePod()
 		b := l.join()
-		must(t, unix.Unmount(l.pod.path, unix.MNT_DETACH))
-		must(t, os.Remove(l.pod.path))
-		must(t, Leave(ctx, l.pod.path, b))
+		must(t, unix.Unmount(l.pod.Path, unix.MNT_DETACH))
+		must(t, os.Remove(l.pod.Path))
+		must(t, Leave(ctx, l.pod.Path, b))
 	})
 	t.Run("namespace unmounted", func(t *testing.T) {
 		l := newLab(t)
 		b := l.join()
-		must(t, unix.Unmount(l.pod.path, unix.MNT_DETACH))
-		must(t, Leave(ctx, l.pod.path, b))
+		must(t, unix.Unmount(l.pod.Path, unix.MNT_DETACH))
+		must(t, Leave(ctx, l.pod.Path, b))
 	})
 	t.Run("another namespace at the path", func(t *testing.T) {
 		l, other := newLab(t), newLab(t)
@@ -201,8 +201,8 @@ func TestLeaveOnWhatHasVanished(t *testing.T) {
 		other.bridgePod()
 		b := l.join()
 		other.join()
-		must(t, Leave(ctx, other.pod.path, b))
-		other.pod.link("krun0")
+		must(t, Leave(ctx, other.pod.Path, b))
+		other.pod.Link("krun0")
 	})
 }
 
@@ -211,12 +211,12 @@ func TestJoinUndoesItselfOnError(t *testing.T) {
 	l.bridgePod()
 	l.veth("net1", "veth1", 1500)
 	// Someone else's filter in the place of ours, on the last interface.
-	net1 := l.pod.link("net1").Attrs().Index
+	net1 := l.pod.Link("net1").Attrs().Index
 	_, err := addClsact(l.pod.Handle, net1)
 	must(t, err)
 	must(t, addRedirect(l.pod.Handle, net1, net1))
 	before := l.pod.state()
-	_, err = Join(context.Background(), l.pod.path)
+	_, err = Join(context.Background(), l.pod.Path)
 	if err == nil || !strings.Contains(err.Error(), "net1") || !strings.Contains(err.Error(), "another ingress filter") {
 		t.Errorf("error %v", err)
 	}
@@ -225,7 +225,7 @@ func TestJoinUndoesItselfOnError(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Join(ctx, l.pod.path); !errors.Is(err, context.Canceled) {
+	if _, err := Join(ctx, l.pod.Path); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled Join: %v", err)
 	}
 }
@@ -234,11 +234,11 @@ func TestJoinUndoesItselfOnError(t *testing.T) {
 func TestForeignQdiscIsKept(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
-	_, err := addClsact(l.pod.Handle, l.pod.link("eth0").Attrs().Index)
+	_, err := addClsact(l.pod.Handle, l.pod.Link("eth0").Attrs().Index)
 	must(t, err)
 	before := l.pod.state()
 	b := l.join()
-	must(t, Leave(context.Background(), l.pod.path, b))
+	must(t, Leave(context.Background(), l.pod.Path, b))
 	if after := l.pod.state(); after != before {
 		t.Errorf("after Leave:\n%s\nbefore Join:\n%s", after, before)
 	}
@@ -248,7 +248,7 @@ func TestJoinAgain(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
 	g := l.attach(l.join().Interfaces[0])
-	if _, err := Join(context.Background(), l.pod.path); !errors.Is(err, ErrBusy) {
+	if _, err := Join(context.Background(), l.pod.Path); !errors.Is(err, ErrBusy) {
 		t.Errorf("Join under a running microVM: %v", err)
 	}
 	g.tap.Close()
@@ -289,10 +289,10 @@ func TestJoinRefusesWhatIsNoPodNamespace(t *testing.T) {
 func TestThreadsStayInTheirNamespace(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
-	podNS, err := os.Stat(l.pod.path)
+	podNS, err := os.Stat(l.pod.Path)
 	must(t, err)
 	for range 20 {
-		must(t, Leave(context.Background(), l.pod.path, l.join()))
+		must(t, Leave(context.Background(), l.pod.Path, l.join()))
 	}
 	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
 	must(t, err)
@@ -309,7 +309,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 	for b.Loop() {
 		bridge := l.join()
 		b.StopTimer()
-		must(b, Leave(context.Background(), l.pod.path, bridge))
+		must(b, Leave(context.Background(), l.pod.Path, bridge))
 		b.StartTimer()
 	}
 }

@@ -18,7 +18,7 @@ import (
 func listenLoopback(t *testing.T) *testNS {
 	t.Helper()
 	ns := newLab(t).pod
-	l, err := ListenLoopback(ns.path)
+	l, err := ListenLoopback(ns.Path)
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		t.Skip("this kernel has no sk_lookup: ", err)
 	}
@@ -40,7 +40,7 @@ func listenLoopback(t *testing.T) *testNS {
 
 func (ns *testNS) dial(address string) (conn net.Conn, err error) {
 	ns.Helper()
-	ns.in(func() error {
+	ns.In(func() error {
 		conn, err = net.DialTimeout("tcp", address, 5*time.Second)
 		return nil
 	})
@@ -64,8 +64,8 @@ func TestLoopbackAcceptsEveryPortAndKnowsWhichWasDialed(t *testing.T) {
 
 func TestLoopbackLeavesOtherAddressesAlone(t *testing.T) {
 	ns := listenLoopback(t)
-	ns.addr("lo", "10.9.0.2/32")
-	ns.addr("lo", "fd09::2/128")
+	ns.Addr("lo", "10.9.0.2/32")
+	ns.Addr("lo", "fd09::2/128")
 	for _, address := range []string{"10.9.0.2:80", "[fd09::2]:80"} {
 		conn, err := ns.dial(address)
 		for i := 0; errors.Is(err, unix.ENETUNREACH) && i < 50; i++ { // the address is not ready yet
@@ -83,8 +83,8 @@ func TestLoopbackLeavesOtherAddressesAlone(t *testing.T) {
 
 func TestLoopbackWithoutIPv6(t *testing.T) {
 	ns := newLab(t).pod
-	ns.set("net/ipv6/conf/all/disable_ipv6", "1")
-	l, err := ListenLoopback(ns.path)
+	ns.Set("net/ipv6/conf/all/disable_ipv6", "1")
+	l, err := ListenLoopback(ns.Path)
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		t.Skip("this kernel has no sk_lookup: ", err)
 	}
@@ -97,13 +97,13 @@ func TestLoopbackWithoutIPv6(t *testing.T) {
 
 func TestLoopbackWithoutAddressesIsNamed(t *testing.T) {
 	ns := newLab(t).pod
-	ns.set("net/ipv6/conf/all/disable_ipv6", "1")
-	addrs, err := ns.AddrList(ns.link("lo"), netlink.FAMILY_V4)
+	ns.Set("net/ipv6/conf/all/disable_ipv6", "1")
+	addrs, err := ns.AddrList(ns.Link("lo"), netlink.FAMILY_V4)
 	must(t, err)
 	for _, a := range addrs {
-		must(t, ns.AddrDel(ns.link("lo"), &a))
+		must(t, ns.AddrDel(ns.Link("lo"), &a))
 	}
-	if l, err := ListenLoopback(ns.path); err == nil || !strings.Contains(err.Error(), "is it up?") {
+	if l, err := ListenLoopback(ns.Path); err == nil || !strings.Contains(err.Error(), "is it up?") {
 		t.Errorf("error: %v, %v", err, l.Close())
 	}
 }
