@@ -202,7 +202,7 @@ func newLab(t testing.TB, allow string) *lab {
 	t.Helper()
 	l := &lab{TB: t, server: newNameserver(t), openings: openings{open: map[string]time.Duration{}}}
 	l.Resolver = New(Config{
-		Names: names(t, allow), Openings: &l.openings, Upstream: NewServers([]netip.AddrPort{l.server.addr}),
+		Names: names(t, allow), Openings: &l.openings, Upstream: NewServers([]netip.AddrPort{l.server.addr}, new(net.Dialer).DialContext),
 		Refused: l.told.add,
 	})
 	front, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -550,7 +550,8 @@ func TestTheNextNameserverIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	l.upstream = NewServers([]netip.AddrPort{netip.MustParseAddrPort(silent.LocalAddr().String()), l.server.addr})
+	l.upstream = NewServers([]netip.AddrPort{netip.MustParseAddrPort(silent.LocalAddr().String()), l.server.addr},
+		new(net.Dialer).DialContext)
 	if m := l.ask("api.example.org.", dnsmessage.TypeA); len(m.Answers) != 1 {
 		t.Errorf("%+v", m)
 	}

@@ -27,14 +27,15 @@ const (
 // over TCP.
 type Servers struct {
 	addrs []netip.AddrPort
-	// dial connects as net.Dialer does; tests look at it.
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	dial  Dial
 }
 
+// Dial connects to a nameserver from the pod's network, as net.Dialer.DialContext does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 // NewServers takes the pod's nameservers, of which the first three count.
-func NewServers(addrs []netip.AddrPort) *Servers {
-	var d net.Dialer
-	return &Servers{addrs: addrs[:min(len(addrs), maxServers)], dial: d.DialContext}
+func NewServers(addrs []netip.AddrPort, dial Dial) *Servers {
+	return &Servers{addrs: addrs[:min(len(addrs), maxServers)], dial: dial}
 }
 
 // Exchange implements Upstream.

@@ -169,6 +169,9 @@ func (f *Firewall) pass(d policy.Direction, p *packet.Packet, now time.Duration)
 	return f.passFragment(d, p, now)
 }
 
+// NeedsResolver reports whether there is a verdict Resolve.
+func (f *Firewall) NeedsResolver() bool { return f.names }
+
 // Stats reports what the firewall has counted.
 func (f *Firewall) Stats() Stats {
 	f.mu.Lock()

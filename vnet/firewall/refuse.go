@@ -1,10 +1,8 @@
 package firewall
 
 import (
-	"net/netip"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
@@ -12,15 +10,11 @@ import (
 )
 
 // MaxAnswer is the size of the largest answer.
-const MaxAnswer = header.EthernetMinimumSize + header.IPv6MinimumSize + header.ICMPv6MinimumSize + maxQuoted
+const MaxAnswer = packet.MaxReplyHeaders + header.ICMPv6MinimumSize + maxQuoted
 
-const (
-	// maxQuoted is how much of a refused packet an ICMP error holds at most; of IPv4 no more than 576 bytes may come
-	// of it (RFC 1812, section 4.3.2.3).
-	maxQuoted = 512
-	// hopLimit is that of answers, as of Linux's own packets.
-	hopLimit = 64
-)
+// maxQuoted is how much of a refused packet an ICMP error holds at most; of IPv4 no more than 576 bytes may come
+// of it (RFC 1812, section 4.3.2.3).
+const maxQuoted = 512
 
 // refusals a second, and at once, from each side: beyond it senders find out by waiting.
 const (
@@ -59,9 +53,9 @@ func refuse(p *packet.Packet, frame, buf []byte) []byte {
 		if p.TCP.Has(packet.RST) {
 			return nil
 		}
-		upper := writeHeaders(p, buf, packet.TCPProtocol, header.TCPMinimumSize)
+		upper := p.StartReply(buf, packet.TCPProtocol, header.TCPMinimumSize)
 		writeReset(p, upper)
-		return complete(p, buf, upper)
+		return p.FinishReply(buf, upper)
 	}
 	quoted := frame[p.Network:p.End]
 	quoted = quoted[:min(len(quoted), maxQuoted)]
@@ -69,43 +63,10 @@ func refuse(p *packet.Packet, frame, buf []byte) []byte {
 	if p.Kind == packet.KindIPv6 {
 		protocol = packet.ICMPv6Protocol
 	}
-	upper := writeHeaders(p, buf, protocol, header.ICMPv6MinimumSize+len(quoted))
+	upper := p.StartReply(buf, protocol, header.ICMPv6MinimumSize+len(quoted))
 	copy(upper[header.ICMPv6MinimumSize:], quoted)
 	writeProhibited(p, upper)
-	return complete(p, buf, upper)
-}
-
-// writeHeaders writes the headers of the answer to p but for checksums, and returns where size bytes of protocol come.
-func writeHeaders(p *packet.Packet, buf []byte, protocol packet.Protocol, size int) []byte {
-	copy(buf, p.Source[:])
-	copy(buf[6:], p.Destination[:])
-	ip := buf[header.EthernetMinimumSize:]
-	if p.Kind == packet.KindIPv4 {
-		buf[12], buf[13] = 0x08, 0x00
-		header.IPv4(ip).Encode(&header.IPv4Fields{
-			TotalLength: uint16(header.IPv4MinimumSize + size), TTL: hopLimit, Protocol: uint8(protocol),
-			SrcAddr: address(p.To), DstAddr: address(p.From),
-		})
-		return zeroed(ip[header.IPv4MinimumSize:][:size])
-	}
-	buf[12], buf[13] = 0x86, 0xdd
-	header.IPv6(ip).Encode(&header.IPv6Fields{
-		PayloadLength: uint16(size), HopLimit: hopLimit, TransportProtocol: tcpip.TransportProtocolNumber(protocol),
-		SrcAddr: address(p.To), DstAddr: address(p.From),
-	})
-	return zeroed(ip[header.IPv6MinimumSize:][:size])
-}
-
-func zeroed(b []byte) []byte {
-	clear(b)
-	return b
-}
-
-func address(a netip.Addr) tcpip.Address {
-	if a.Is4() {
-		return tcpip.AddrFrom4(a.As4())
-	}
-	return tcpip.AddrFrom16(a.As16())
+	return p.FinishReply(buf, upper)
 }
 
 // writeReset is RFC 9293, section 3.5.2, for a connection that does not exist.
@@ -124,7 +85,7 @@ func writeReset(p *packet.Packet, b []byte) {
 		}
 	}
 	t.Encode(&fields)
-	t.SetChecksum(^checksum.Checksum(b, pseudo(p, header.TCPProtocolNumber, len(b))))
+	t.SetChecksum(^checksum.Checksum(b, p.ReplyChecksum(packet.TCPProtocol, len(b))))
 }
 
 // writeProhibited is "communication administratively prohibited".
@@ -135,20 +96,5 @@ func writeProhibited(p *packet.Packet, b []byte) {
 		return
 	}
 	b[0], b[1] = packet.ICMPv6Unreachable, uint8(header.ICMPv6Prohibited)
-	header.ICMPv6(b).SetChecksum(^checksum.Checksum(b, pseudo(p, header.ICMPv6ProtocolNumber, len(b))))
-}
-
-func pseudo(p *packet.Packet, protocol tcpip.TransportProtocolNumber, size int) uint16 {
-	return header.PseudoHeaderChecksum(protocol, address(p.To), address(p.From), uint16(size))
-}
-
-// complete writes the checksum of IPv4 and returns the whole answer, of which upper is the end.
-func complete(p *packet.Packet, buf, upper []byte) []byte {
-	size := header.EthernetMinimumSize + header.IPv6MinimumSize
-	if p.Kind == packet.KindIPv4 {
-		size = header.EthernetMinimumSize + header.IPv4MinimumSize
-		ip := header.IPv4(buf[header.EthernetMinimumSize:])
-		ip.SetChecksum(^ip.CalculateChecksum())
-	}
-	return buf[:size+len(upper)]
+	header.ICMPv6(b).SetChecksum(^checksum.Checksum(b, p.ReplyChecksum(packet.ICMPv6Protocol, len(b))))
 }

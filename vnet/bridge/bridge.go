@@ -1,0 +1,145 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/vnet/firewall"
+)
+
+// Config says what is joined.
+type Config struct {
+	// Guest and Network are the names of the interfaces that lead to the guest and to the pod's network.
+	Guest, Network string
+	// Firewall judges every frame.
+	Firewall *firewall.Firewall
+	// Resolver answers the guest's DNS; needed if the firewall's policy has names.
+	Resolver Resolver
+}
+
+// Resolver answers a DNS message; nil is no answer.
+type Resolver interface {
+	Answer(ctx context.Context, query []byte) []byte
+}
+
+// Bridge joins two interfaces.
+type Bridge struct {
+	guest, network *port
+	firewall       *firewall.Firewall
+	resolver       Resolver
+	queries        chan struct{}
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+// Open opens the interfaces, which are in the network namespace of the calling thread; from then on their frames wait
+// for Run. After an error nothing is open.
+func Open(c Config) (*Bridge, error) {
+	if c.Resolver == nil && c.Firewall.NeedsResolver() {
+		return nil, errors.New("bridge: the policy has names, and there is no resolver for them")
+	}
+	b := &Bridge{firewall: c.Firewall, resolver: c.Resolver, queries: make(chan struct{}, maxQueries)}
+	var err error
+	if b.guest, err = openNamed(c.Guest); err != nil {
+		return nil, err
+	}
+	if b.network, err = openNamed(c.Network); err != nil {
+		b.guest.file.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func openNamed(name string) (*port, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	return openPort(name, i.Index)
+}
+
+// Close closes the interfaces of a Bridge that does not run, and ends one that does.
+func (b *Bridge) Close() error {
+	return errors.Join(closed(b.guest), closed(b.network))
+}
+
+func closed(p *port) error {
+	if err := p.file.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// Run carries frames until its context or Close ends it, and returns nil then, or until an interface fails. It closes
+// the interfaces.
+func (b *Bridge) Run(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { _ = b.Close() })
+	defer stop()
+	var done sync.WaitGroup
+	done.Go(func() { cancel(b.carry(ctx, b.guest, b.network, b.firewall.FromGuest, &done)) })
+	done.Go(func() { cancel(b.carry(ctx, b.network, b.guest, b.firewall.FromNetwork, &done)) })
+	done.Wait()
+	if err := context.Cause(ctx); parent.Err() == nil && !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// carry reads the frames of one port and does what the firewall says. It owns the buffers, and allocates nothing for a
+// frame that passes or is refused.
+func (b *Bridge) carry(ctx context.Context, from, to *port, judge func(frame, buf []byte) (firewall.Verdict, []byte),
+	queries *sync.WaitGroup) error {
+	data := make([]byte, headerSize+maxFrame)
+	// The header of an answer says that nothing is left to do, and stays zero.
+	reply := make([]byte, headerSize+firewall.MaxAnswer)
+	for {
+		n, err := from.file.Read(data)
+		switch {
+		case errors.Is(err, unix.ENETDOWN):
+			continue // said once; it may come up again
+		case err != nil:
+			return fmt.Errorf("read from %s: %w", from.name, err)
+		case n < headerSize:
+			continue
+		}
+		verdict, answer := judge(data[headerSize:n], reply[headerSize:])
+		switch verdict {
+		case firewall.Pass:
+			to.send(data[:n])
+		case firewall.Answer:
+			from.send(reply[:headerSize+len(answer)])
+		case firewall.Resolve:
+			b.resolve(ctx, data[headerSize:n], queries)
+		}
+	}
+}
+
+// Stats is what did not get through for want of room, besides what the firewall has counted.
+type Stats struct {
+	// Unread are frames that came faster than they were judged, from each side.
+	UnreadFromGuest, UnreadFromNetwork uint64
+	// Unsent are frames that passed and that an interface did not take.
+	UnsentToGuest, UnsentToNetwork uint64
+	Firewall                       firewall.Stats
+}
+
+// Stats reports what was counted.
+func (b *Bridge) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stats.UnreadFromGuest += b.guest.unread()
+	b.stats.UnreadFromNetwork += b.network.unread()
+	s := b.stats
+	s.UnsentToGuest, s.UnsentToNetwork = b.guest.unsent.Load(), b.network.unsent.Load()
+	s.Firewall = b.firewall.Stats()
+	return s
+}

@@ -1,0 +1,287 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/test/netlab"
+	"krun.dev/krunpod/vnet/dns"
+	"krun.dev/krunpod/vnet/firewall"
+	"krun.dev/krunpod/vnet/packet"
+	"krun.dev/krunpod/vnet/policy"
+	"krun.dev/krunpod/vnet/vnettest"
+)
+
+// families runs a test with the addresses of the node and the guest.
+func families(t *testing.T, test func(t *testing.T, node, guest string)) {
+	t.Run("IPv4", func(t *testing.T) { test(t, node4, guest4) })
+	t.Run("IPv6", func(t *testing.T) { test(t, node6, guest6) })
+}
+
+// Enough data for segments of 64 KiB, whose checksums are left to do.
+func TestDataArrivesWholeInBothDirections(t *testing.T) {
+	families(t, func(t *testing.T, node, guest string) {
+		l := newLab(t)
+		b := l.join("")
+		data := make([]byte, 4<<20)
+		rand.NewChaCha8([32]byte{1}).Read(data)
+		want := sha256.Sum256(data)
+		check := func(r io.Reader, what string) {
+			h := sha256.New()
+			if _, err := io.Copy(h, r); err != nil || !bytes.Equal(h.Sum(nil), want[:]) {
+				t.Errorf("%s: not what was sent (%v)", what, err)
+			}
+		}
+		received := make(chan struct{})
+		l.listen(l.node, at(node, 80), func(c net.Conn) {
+			c.Write(data)
+			c.(*net.TCPConn).CloseWrite()
+			check(c, "to the node")
+			close(received)
+		})
+		c, err := l.dial(l.guest, "tcp", at(node, 80))
+		netlab.Must(t, err)
+		check(c, "to the guest")
+		_, err = c.Write(data)
+		netlab.Must(t, err)
+		c.Close()
+		<-received
+		s := b.Stats()
+		if frames := s.Firewall.FromGuest.Frames; frames > uint64(len(data)/labMTU) {
+			t.Errorf("%d frames from the guest: segments do not cross whole", frames)
+		}
+		if s.UnsentToGuest != 0 || s.UnsentToNetwork != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestTheGuestIsReachedFromTheNode(t *testing.T) {
+	families(t, func(t *testing.T, node, guest string) {
+		l := newLab(t)
+		l.join("allow ingress tcp any 8080")
+		l.listen(l.guest, at(guest, 8080), func(c net.Conn) { io.WriteString(c, "hello") })
+		l.listen(l.guest, at(guest, 22), func(c net.Conn) { io.WriteString(c, "secret") })
+		c, err := l.dial(l.node, "tcp", at(guest, 8080))
+		netlab.Must(t, err)
+		if text, err := io.ReadAll(c); err != nil || string(text) != "hello" {
+			t.Errorf("%q, %v", text, err)
+		}
+		if _, err := l.dial(l.node, "tcp", at(guest, 22)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("a port that is not allowed: %v", err)
+		}
+	})
+}
+
+func TestARefusedProgramFailsAtOnce(t *testing.T) {
+	families(t, func(t *testing.T, node, guest string) {
+		l := newLab(t)
+		b := l.join("allow egress tcp any 80")
+		l.listen(l.node, at(node, 443), func(c net.Conn) {})
+		start := time.Now()
+		if _, err := l.dial(l.guest, "tcp", at(node, 443)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("TCP: %v", err)
+		}
+		c, err := l.dial(l.guest, "udp", at(node, 9))
+		netlab.Must(t, err)
+		_, err = c.Write([]byte("x"))
+		netlab.Must(t, err)
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.EACCES) {
+			t.Errorf("UDP: %v", err)
+		}
+		if d := time.Since(start); d > patience/2 {
+			t.Errorf("it took %v", d)
+		}
+		if s := b.Stats().Firewall.FromGuest; s.Dropped[firewall.Refused] != 2 || s.Answered != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// resolver is the vnet's, with the nameserver of the node.
+func (l *lab) resolver(p *policy.Policy, o *firewall.Openings) Resolver {
+	l.Helper()
+	var udp net.PacketConn
+	l.node.In(func() (err error) { udp, err = net.ListenPacket("udp", at(node4, 53)); return err })
+	l.Cleanup(func() { udp.Close() })
+	go func() {
+		buf := make([]byte, 2000)
+		for {
+			n, from, err := udp.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			udp.WriteTo(nodeDNS(buf[:n]), from)
+		}
+	}()
+	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		l.node.In(func() error {
+			var d net.Dialer
+			conn, err = d.DialContext(ctx, network, address)
+			return nil
+		})
+		return conn, err
+	}
+	return dns.New(dns.Config{
+		Names: p.NameSet(), Openings: o,
+		Upstream: dns.NewServers([]netip.AddrPort{netip.MustParseAddrPort(at(node4, 53))}, dial),
+	})
+}
+
+// nodeDNS says that every name is the node.
+func nodeDNS(query []byte) []byte {
+	var m dnsmessage.Message
+	if m.Unpack(query) != nil || len(m.Questions) != 1 {
+		return nil
+	}
+	q := m.Questions[0]
+	h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+	m.Response, m.Additionals = true, nil
+	switch q.Type {
+	case dnsmessage.TypeA:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: netip.MustParseAddr(node4).As4()}}}
+	case dnsmessage.TypeAAAA:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(node6).As16()}}}
+	}
+	reply, _ := m.Pack()
+	return reply
+}
+
+func TestANameOpensItsAddressAndPort(t *testing.T) {
+	families(t, func(t *testing.T, node, guest string) {
+		l := newLab(t)
+		l.join("allow egress api.example.org 443")
+		l.listen(l.node, at(node, 443), func(c net.Conn) { io.WriteString(c, "hello") })
+		l.listen(l.node, at(node, 80), func(c net.Conn) {})
+		if _, err := l.dial(l.guest, "tcp", at(node, 443)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("before the name is asked for: %v", err)
+		}
+		client := &net.Resolver{PreferGo: true, Dial: func(_ context.Context, network, _ string) (net.Conn, error) {
+			return l.dial(l.guest, network, at(node, 53))
+		}}
+		kind := map[bool]string{true: "ip4", false: "ip6"}[node == node4]
+		if addrs, err := client.LookupNetIP(t.Context(), kind, "evil.example.com"); err == nil {
+			t.Errorf("another name is %v", addrs)
+		}
+		addrs, err := client.LookupNetIP(t.Context(), kind, "api.example.org")
+		if err != nil || len(addrs) != 1 || addrs[0].String() != node {
+			t.Fatalf("%v %v", addrs, err)
+		}
+		c, err := l.dial(l.guest, "tcp", at(node, 443))
+		netlab.Must(t, err)
+		if text, _ := io.ReadAll(c); string(text) != "hello" {
+			t.Errorf("%q", text)
+		}
+		for _, port := range []int{80, 53, 853} {
+			if _, err := l.dial(l.guest, "tcp", at(node, port)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("port %d: %v", port, err)
+			}
+		}
+	})
+}
+
+// raw is a packet socket in a namespace.
+func (l *lab) raw(ns *netlab.NS, name string) *os.File {
+	l.Helper()
+	var f *os.File
+	ns.In(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		f = os.NewFile(uintptr(fd), name)
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: ns.Link(name).Attrs().Index})
+	})
+	l.Cleanup(func() { f.Close() })
+	netlab.Must(l, f.SetDeadline(time.Now().Add(patience)))
+	return f
+}
+
+// tagged puts a VLAN tag into a frame.
+func tagged(frame []byte) []byte {
+	return append(append(append([]byte(nil), frame[:12]...), 0x81, 0, 0, 5), frame[12:]...)
+}
+
+func TestFramesOfAnotherNetworkOrStationDoNotLeave(t *testing.T) {
+	l := newLab(t)
+	l.join("")
+	me := vnettest.Host{MAC: l.mac, Addr: netip.MustParseAddr(guest4)}
+	everybody := vnettest.Host{MAC: packet.MAC{255, 255, 255, 255, 255, 255}, Addr: netip.MustParseAddr(node4)}
+	question := vnettest.ARP(t, me.MAC, packet.ARPRequest, me, everybody)
+	gateway := vnettest.Host{MAC: l.mac, Addr: netip.MustParseAddr(node4)}
+	stranger := vnettest.Host{MAC: packet.MAC{2, 9, 9, 9, 9, 9}, Addr: me.Addr}
+	wire, out := l.raw(l.node, "veth0"), l.raw(l.guest, "eth0")
+	for _, frame := range [][]byte{
+		tagged(vnettest.ARP(t, me.MAC, packet.ARPRequest, me, vnettest.Host{MAC: everybody.MAC, Addr: netip.MustParseAddr("10.9.0.77")})),
+		vnettest.ARP(t, me.MAC, packet.ARPReply, gateway, everybody),
+		vnettest.IP(t, stranger, everybody, vnettest.UDP(1, 2)),
+		vnettest.Frame(t, vnettest.Ethernet(me, everybody, layers.EthernetTypePPPoEDiscovery), gopacket.Payload("x")),
+		question, // the last, and the only one that leaves
+	} {
+		_, err := out.Write(frame)
+		netlab.Must(t, err)
+	}
+	buf := make([]byte, 2000)
+	for {
+		n, err := wire.Read(buf)
+		netlab.Must(t, err)
+		if bytes.Equal(buf[:n], question) {
+			return
+		}
+		if buf[0] != 0x33 { // the guest's kernel speaks to groups of IPv6 unasked
+			t.Errorf("on the wire: %x", buf[:n])
+		}
+	}
+}
+
+func TestTheEndOfABridge(t *testing.T) {
+	l := newLab(t)
+	b := l.join("")
+	l.listen(l.node, at(node4, 80), func(c net.Conn) { io.WriteString(c, "hello") })
+	_, err := l.dial(l.guest, "tcp", at(node4, 80))
+	netlab.Must(t, err)
+	netlab.Must(t, b.Close())
+	l.guest.In(func() error {
+		d := net.Dialer{Timeout: 300 * time.Millisecond}
+		if c, err := d.Dial("tcp", at(node4, 80)); err == nil {
+			c.Close()
+			t.Error("without the bridge, frames pass")
+		}
+		return nil
+	})
+}
+
+func TestInterfacesThatAreNotThere(t *testing.T) {
+	l := newLab(t)
+	wall, err := firewall.New(firewall.Config{MAC: l.mac})
+	netlab.Must(t, err)
+	for _, c := range []Config{
+		{Guest: "krun0", Network: "eth9", Firewall: wall}, {Guest: "krun9", Network: "eth0", Firewall: wall},
+	} {
+		l.pod.In(func() error {
+			if b, err := Open(c); err == nil || b != nil || !strings.Contains(err.Error(), "9") {
+				t.Errorf("%v", err)
+			}
+			return nil
+		})
+	}
+}
