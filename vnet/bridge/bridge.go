@@ -77,8 +77,8 @@ func closed(p *port) error {
 	return nil
 }
 
-// Run carries frames until its context or Close ends it, and returns nil then, or until an interface fails. It closes
-// the interfaces.
+// Run carries frames until its context or Close ends it, and returns nil then, or until a socket fails. It closes the
+// interfaces. One that goes down, or away, carries nothing more; that is no error.
 func (b *Bridge) Run(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -106,6 +106,10 @@ func (b *Bridge) carry(ctx context.Context, from, to *port, judge func(frame, bu
 		switch {
 		case errors.Is(err, unix.ENETDOWN):
 			continue // said once; it may come up again
+		case errors.Is(err, unix.EINVAL):
+			// A segment of a protocol that the header has no word for, such as SCTP, is gone (virtio_net_hdr_from_skb).
+			from.unreadable.Add(1)
+			continue
 		case err != nil:
 			return fmt.Errorf("read from %s: %w", from.name, err)
 		case n < headerSize:
@@ -125,7 +129,7 @@ func (b *Bridge) carry(ctx context.Context, from, to *port, judge func(frame, bu
 
 // Stats is what did not get through for want of room, besides what the firewall has counted.
 type Stats struct {
-	// Unread are frames that came faster than they were judged, from each side.
+	// Unread are frames that came faster than they were judged, or could not be handed over, from each side.
 	UnreadFromGuest, UnreadFromNetwork uint64
 	// Unsent are frames that passed and that an interface did not take.
 	UnsentToGuest, UnsentToNetwork uint64
@@ -139,6 +143,8 @@ func (b *Bridge) Stats() Stats {
 	b.stats.UnreadFromGuest += b.guest.unread()
 	b.stats.UnreadFromNetwork += b.network.unread()
 	s := b.stats
+	s.UnreadFromGuest += b.guest.unreadable.Load()
+	s.UnreadFromNetwork += b.network.unreadable.Load()
 	s.UnsentToGuest, s.UnsentToNetwork = b.guest.unsent.Load(), b.network.unsent.Load()
 	s.Firewall = b.firewall.Stats()
 	return s

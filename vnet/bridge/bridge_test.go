@@ -270,6 +270,48 @@ func TestTheEndOfABridge(t *testing.T) {
 	})
 }
 
+// A program that sends many datagrams with one call hands the kernel one that is cut later (udp(7), UDP_SEGMENT).
+func TestDatagramsInOneSegment(t *testing.T) {
+	families(t, func(t *testing.T, node, guest string) {
+		l := newLab(t)
+		l.join("allow ingress udp any 9")
+		var in net.PacketConn
+		l.guest.In(func() (err error) { in, err = net.ListenPacket("udp", at(guest, 9)); return err })
+		defer in.Close()
+		out, err := l.dial(l.node, "udp", at(guest, 9))
+		netlab.Must(t, err)
+		raw, err := out.(*net.UDPConn).SyscallConn()
+		netlab.Must(t, err)
+		netlab.Must(t, raw.Control(func(fd uintptr) {
+			netlab.Must(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1000))
+		}))
+		const datagrams = 20
+		_, err = out.Write(make([]byte, 1000*datagrams))
+		netlab.Must(t, err)
+		netlab.Must(t, in.SetReadDeadline(time.Now().Add(patience)))
+		buf := make([]byte, 2000)
+		for i := range datagrams {
+			if n, _, err := in.ReadFrom(buf); err != nil || n != 1000 {
+				t.Fatalf("datagram %d: %d bytes, %v", i, n, err)
+			}
+		}
+	})
+}
+
+func TestAnInterfaceThatWasDownGoesOn(t *testing.T) {
+	l := newLab(t)
+	l.join("")
+	l.listen(l.node, at(node4, 80), func(c net.Conn) { io.WriteString(c, "hello") })
+	krun0 := l.pod.Link("krun0")
+	netlab.Must(t, l.pod.LinkSetDown(krun0))
+	netlab.Must(t, l.pod.LinkSetUp(krun0))
+	c, err := l.dial(l.guest, "tcp", at(node4, 80))
+	netlab.Must(t, err)
+	if text, _ := io.ReadAll(c); string(text) != "hello" {
+		t.Errorf("%q", text)
+	}
+}
+
 func TestInterfacesThatAreNotThere(t *testing.T) {
 	l := newLab(t)
 	wall, err := firewall.New(firewall.Config{MAC: l.mac})

@@ -23,8 +23,8 @@ const (
 type port struct {
 	name string
 	file *os.File
-	// unsent are frames that the interface did not take.
-	unsent atomic.Uint64
+	// unsent are frames that the interface did not take, unreadable those that the kernel could not hand over.
+	unsent, unreadable atomic.Uint64
 }
 
 // openPort opens the interface with an index in the network namespace of the calling thread. CAP_NET_RAW is needed, and

@@ -191,23 +191,22 @@ func (f *Firewall) proceed(d policy.Direction, p *packet.Packet, s *slot[flow, c
 	return passed
 }
 
-// openAgain judges a SYN in a connection that has an entry. From the side that began it is the same again, or the start
-// of another one with the same ports. From the other side it is a connection in the other direction, of which the
-// entry says nothing: without a look at the rules a guest could connect to whoever connects to it.
+// openAgain judges a SYN in a connection that has an entry. From the side that began it, in its handshake, it is the same
+// one again. Any other SYN wants another connection: one with the same ports, or one in the other direction, of which
+// the entry says nothing: without a look at the rules a guest could connect to whoever connects to it.
 func (f *Firewall) openAgain(d policy.Direction, p *packet.Packet, s *slot[flow, connection], now time.Duration) Cause {
-	if s.value.from == d && s.class != closed {
-		if s.class == opening {
-			s.used = now
-		}
+	switch {
+	case s.class == closed:
+		key := s.key
+		f.connections.remove(s)
+		return f.begin(d, p, key, now)
+	case s.value.from == d && s.class == opening:
+		s.used = now
 		return passed
+	case s.value.from == d && s.class == answering:
+		return passed
+	case f.decide(d, p) != policy.Allow:
+		return Refused
 	}
-	if s.class != closed {
-		if f.decide(d, p) != policy.Allow {
-			return Refused
-		}
-		return passed // opened from both sides at once
-	}
-	key := s.key
-	f.connections.remove(s)
-	return f.begin(d, p, key, now)
+	return passed
 }

@@ -381,6 +381,7 @@ func TestNamesAreOpenForTheirTime(t *testing.T) {
 		w.now += time.Minute
 		w.want(w.out(IP(t, guest, peer, TCP(40002, 443, "S"))), Answer, "after its time")
 		w.want(w.out(IP(t, guest, peer, TCP(40000, 443, "A"), Data("x"))), Pass, "the connection that was made")
+		w.want(w.out(IP(t, guest, peer, TCP(40000, 443, "S"))), Answer, "another one with its ports")
 	})
 }
 
