@@ -36,6 +36,9 @@ type sandbox struct {
 	mu         sync.Mutex
 	configured bool
 	offOnce    sync.Once
+
+	// volumes is held while a volume changes.
+	volumes sync.Mutex
 }
 
 func newSandbox(cfg Config, names *namespaces, ready func() error) *sandbox {

@@ -10,6 +10,7 @@ import (
 const (
 	annotationContainerType = "io.kubernetes.cri.container-type"
 	annotationSandboxID     = "io.kubernetes.cri.sandbox-id"
+	annotationSandboxUID    = "io.kubernetes.cri.sandbox-uid"
 	annotationCPUPeriod     = "io.kubernetes.cri.sandbox-cpu-period"
 	annotationCPUQuota      = "io.kubernetes.cri.sandbox-cpu-quota"
 	annotationMemory        = "io.kubernetes.cri.sandbox-memory"

@@ -32,6 +32,7 @@ type Sandbox struct {
 	console  *console
 	runner   *runner
 	client   *ttrpc.Client
+	mirrors  mirrors
 
 	kernelRelease string
 
@@ -109,6 +110,7 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	if s.client != nil {
 		s.client.Close()
 	}
+	s.mirrors.wait()
 	if s.control != nil {
 		s.control.Close()
 	}

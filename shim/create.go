@@ -111,6 +111,9 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 	}
 	t := translation{id: r.ID, role: role, spec: spec, container: s.pids.container, sandboxPID: uint32(sb.PID()),
 		userNS: sb.UserNamespace()}
+	if t.guestVolumes, err = guestVolumes(ctx, sb, spec); err != nil {
+		return nil, fmt.Errorf("container %s: %w", r.ID, err)
+	}
 	if err := t.apply(); err != nil {
 		return nil, fmt.Errorf("container %s: %w: %w", r.ID, err, errdefs.ErrInvalidArgument)
 	}

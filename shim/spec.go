@@ -62,6 +62,8 @@ type translation struct {
 	sandboxPID uint32
 	// userNS is the pod's user namespace, or nil.
 	userNS *api.UserNamespace
+	// guestVolumes are the paths of volumes that are in the guest's memory, by the index of their mount.
+	guestVolumes map[int]string
 
 	// ids are the mappings of the container's user namespace.
 	ids idMap
@@ -209,6 +211,10 @@ func (t *translation) mounts() error {
 			continue
 		}
 		if !isBind(*m) {
+			continue
+		}
+		if path, ok := t.guestVolumes[i]; ok {
+			m.Source = path // owners are the guest's to map: its tmpfs can, unlike virtio-fs
 			continue
 		}
 		if err := t.bind(i, m); err != nil {

@@ -1135,6 +1135,176 @@ func (*ConnectResponse) Descriptor() ([]byte, []int) {
 	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
+type PutVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume in its pod, one element of a path: the volume is VolumeDir/name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The volume's directory, as path ".", and all that it is to hold; a directory comes before what is in it.
+	Entries       []*VolumeEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutVolumeRequest) Reset() {
+	*x = PutVolumeRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutVolumeRequest) ProtoMessage() {}
+
+func (x *PutVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutVolumeRequest.ProtoReflect.Descriptor instead.
+func (*PutVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PutVolumeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutVolumeRequest) GetEntries() []*VolumeEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// VolumeEntry is a directory, a regular file or a symbolic link.
+type VolumeEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path below the volume's directory.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// As st_mode of stat(2) has it.
+	Mode uint32 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid  uint32 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid  uint32 `protobuf:"varint,4,opt,name=gid,proto3" json:"gid,omitempty"`
+	// What a file holds, or where a link leads.
+	Content       []byte `protobuf:"bytes,5,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeEntry) Reset() {
+	*x = VolumeEntry{}
+	mi := &file_agent_api_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeEntry) ProtoMessage() {}
+
+func (x *VolumeEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeEntry.ProtoReflect.Descriptor instead.
+func (*VolumeEntry) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *VolumeEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *VolumeEntry) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *VolumeEntry) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *VolumeEntry) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *VolumeEntry) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type PutVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutVolumeResponse) Reset() {
+	*x = PutVolumeResponse{}
+	mi := &file_agent_api_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutVolumeResponse) ProtoMessage() {}
+
+func (x *PutVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutVolumeResponse.ProtoReflect.Descriptor instead.
+func (*PutVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1143,7 +1313,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1325,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1338,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type ShutdownResponse struct {
@@ -1179,7 +1349,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1361,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1374,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 // Container is the Options of the Task API's CreateTaskRequest as it goes to the agent.
@@ -1218,7 +1388,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1400,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1413,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Container) GetSpec() []byte {
@@ -1335,17 +1505,28 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\rR\x06stream\"\x11\n" +
-	"\x0fConnectResponse\"\x11\n" +
+	"\x0fConnectResponse\"_\n" +
+	"\x10PutVolumeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
+	"\aentries\x18\x02 \x03(\v2\x1d.krunpod.agent.v1.VolumeEntryR\aentries\"s\n" +
+	"\vVolumeEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x04 \x01(\rR\x03gid\x12\x18\n" +
+	"\acontent\x18\x05 \x01(\fR\acontent\"\x13\n" +
+	"\x11PutVolumeResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
 	"\x10ShutdownResponse\"\x1f\n" +
 	"\tContainer\x12\x12\n" +
-	"\x04spec\x18\x01 \x01(\fR\x04spec2\x9c\x04\n" +
+	"\x04spec\x18\x01 \x01(\fR\x04spec2\xf2\x04\n" +
 	"\x05Agent\x12i\n" +
 	"\x10ConfigureSandbox\x12).krunpod.agent.v1.ConfigureSandboxRequest\x1a*.krunpod.agent.v1.ConfigureSandboxResponse\x12`\n" +
 	"\rUpdateNetwork\x12&.krunpod.agent.v1.UpdateNetworkRequest\x1a'.krunpod.agent.v1.UpdateNetworkResponse\x12]\n" +
 	"\fSandboxStats\x12%.krunpod.agent.v1.SandboxStatsRequest\x1a&.krunpod.agent.v1.SandboxStatsResponse\x12D\n" +
 	"\x06Events\x12\x1f.krunpod.agent.v1.EventsRequest\x1a\x17.krunpod.agent.v1.Event0\x01\x12N\n" +
-	"\aConnect\x12 .krunpod.agent.v1.ConnectRequest\x1a!.krunpod.agent.v1.ConnectResponse\x12Q\n" +
+	"\aConnect\x12 .krunpod.agent.v1.ConnectRequest\x1a!.krunpod.agent.v1.ConnectResponse\x12T\n" +
+	"\tPutVolume\x12\".krunpod.agent.v1.PutVolumeRequest\x1a#.krunpod.agent.v1.PutVolumeResponse\x12Q\n" +
 	"\bShutdown\x12!.krunpod.agent.v1.ShutdownRequest\x1a\".krunpod.agent.v1.ShutdownResponseB Z\x1ekrun.dev/krunpod/agent/api;apib\x06proto3"
 
 var (
@@ -1360,7 +1541,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*ConfigureSandboxRequest)(nil),  // 0: krunpod.agent.v1.ConfigureSandboxRequest
 	(*UserNamespace)(nil),            // 1: krunpod.agent.v1.UserNamespace
@@ -1381,16 +1562,19 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*OOM)(nil),                      // 16: krunpod.agent.v1.OOM
 	(*ConnectRequest)(nil),           // 17: krunpod.agent.v1.ConnectRequest
 	(*ConnectResponse)(nil),          // 18: krunpod.agent.v1.ConnectResponse
-	(*ShutdownRequest)(nil),          // 19: krunpod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),         // 20: krunpod.agent.v1.ShutdownResponse
-	(*Container)(nil),                // 21: krunpod.agent.v1.Container
-	nil,                              // 22: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	(*anypb.Any)(nil),                // 23: google.protobuf.Any
+	(*PutVolumeRequest)(nil),         // 19: krunpod.agent.v1.PutVolumeRequest
+	(*VolumeEntry)(nil),              // 20: krunpod.agent.v1.VolumeEntry
+	(*PutVolumeResponse)(nil),        // 21: krunpod.agent.v1.PutVolumeResponse
+	(*ShutdownRequest)(nil),          // 22: krunpod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),         // 23: krunpod.agent.v1.ShutdownResponse
+	(*Container)(nil),                // 24: krunpod.agent.v1.Container
+	nil,                              // 25: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	(*anypb.Any)(nil),                // 26: google.protobuf.Any
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	5,  // 0: krunpod.agent.v1.ConfigureSandboxRequest.dns:type_name -> krunpod.agent.v1.DNS
 	6,  // 1: krunpod.agent.v1.ConfigureSandboxRequest.hosts:type_name -> krunpod.agent.v1.HostAlias
-	22, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	25, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
 	7,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
 	1,  // 4: krunpod.agent.v1.ConfigureSandboxRequest.user_namespace:type_name -> krunpod.agent.v1.UserNamespace
 	2,  // 5: krunpod.agent.v1.UserNamespace.uids:type_name -> krunpod.agent.v1.IDMapping
@@ -1399,25 +1583,28 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	8,  // 8: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
 	9,  // 9: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
 	7,  // 10: krunpod.agent.v1.UpdateNetworkRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	23, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
+	26, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
 	16, // 12: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
-	0,  // 13: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
-	10, // 14: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
-	12, // 15: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
-	14, // 16: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
-	17, // 17: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
-	19, // 18: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
-	3,  // 19: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
-	11, // 20: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
-	13, // 21: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
-	15, // 22: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
-	18, // 23: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
-	20, // 24: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	20, // 13: krunpod.agent.v1.PutVolumeRequest.entries:type_name -> krunpod.agent.v1.VolumeEntry
+	0,  // 14: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
+	10, // 15: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
+	12, // 16: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
+	14, // 17: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
+	17, // 18: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
+	19, // 19: krunpod.agent.v1.Agent.PutVolume:input_type -> krunpod.agent.v1.PutVolumeRequest
+	22, // 20: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
+	3,  // 21: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
+	11, // 22: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
+	13, // 23: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
+	15, // 24: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
+	18, // 25: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
+	21, // 26: krunpod.agent.v1.Agent.PutVolume:output_type -> krunpod.agent.v1.PutVolumeResponse
+	23, // 27: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -1434,7 +1621,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

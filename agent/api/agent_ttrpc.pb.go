@@ -13,6 +13,7 @@ type AgentService interface {
 	SandboxStats(context.Context, *SandboxStatsRequest) (*SandboxStatsResponse, error)
 	Events(context.Context, *EventsRequest, Agent_EventsServer) error
 	Connect(context.Context, *ConnectRequest) (*ConnectResponse, error)
+	PutVolume(context.Context, *PutVolumeRequest) (*PutVolumeResponse, error)
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
 }
 
@@ -60,6 +61,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.Connect(ctx, &req)
 			},
+			"PutVolume": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req PutVolumeRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.PutVolume(ctx, &req)
+			},
 			"Shutdown": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req ShutdownRequest
 				if err := unmarshal(&req); err != nil {
@@ -90,6 +98,7 @@ type AgentClient interface {
 	SandboxStats(context.Context, *SandboxStatsRequest) (*SandboxStatsResponse, error)
 	Events(context.Context, *EventsRequest) (Agent_EventsClient, error)
 	Connect(context.Context, *ConnectRequest) (*ConnectResponse, error)
+	PutVolume(context.Context, *PutVolumeRequest) (*PutVolumeResponse, error)
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
 }
 
@@ -159,6 +168,14 @@ func (x *agentEventsClient) Recv() (*Event, error) {
 func (c *agentClient) Connect(ctx context.Context, req *ConnectRequest) (*ConnectResponse, error) {
 	var resp ConnectResponse
 	if err := c.client.Call(ctx, "krunpod.agent.v1.Agent", "Connect", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) PutVolume(ctx context.Context, req *PutVolumeRequest) (*PutVolumeResponse, error) {
+	var resp PutVolumeResponse
+	if err := c.client.Call(ctx, "krunpod.agent.v1.Agent", "PutVolume", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

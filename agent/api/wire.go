@@ -26,6 +26,8 @@ const (
 	ShareDir = "/run/krunpod/share"
 	// PodDir holds what the agent makes for all containers of the pod, on a tmpfs: PodFiles and the directory shm.
 	PodDir = "/run/krunpod/pod"
+	// VolumeDir holds the volumes that are in the guest's memory, by their names in the pod.
+	VolumeDir = PodDir + "/volumes"
 )
 
 // PodFiles are the files that ConfigureSandbox writes under PodDir, by their path in a container.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ const (
 func TestMain(m *testing.M) {
 	if os.Getenv(serveEnv) != "" {
 		serve()
+	}
+	if dirs := os.Getenv(watchEnv); dirs != "" {
+		watch(strings.Split(dirs, ":"))
 	}
 	if os.Getpid() == 1 {
 		for { // the init of a guest that never answers, see TestGuestThatNeverAnswersIsGivenUp
