@@ -9,7 +9,8 @@ import (
 )
 
 // flow names a connection, in the same way for the packets of both directions. Of an ICMP echo the identifier is the
-// port of the side that asks, and the other port is 0; of protocols without ports both are.
+// port of the side that asks, and the other port is 0, so that a reply is none to a question of its own side; of
+// protocols without ports both are 0.
 type flow struct {
 	guest, peer         netip.Addr
 	guestPort, peerPort uint16
@@ -77,9 +78,6 @@ func (f *Firewall) track(d policy.Direction, p *packet.Packet, now time.Duration
 	}
 	if p.Protocol == packet.TCPProtocol {
 		return f.segment(d, p, s, now)
-	}
-	if isICMP(p) && isReply(p) == (s.value.from == d) {
-		return Unsolicited
 	}
 	class := int(s.class)
 	if s.value.from != d {

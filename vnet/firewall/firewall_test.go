@@ -167,6 +167,34 @@ func TestPortsOfAClosedConnectionServeAnother(t *testing.T) {
 	w.connect(Guest4, Peer4, 40000, 443)
 }
 
+func TestWhatComesAfterTheEndDoesNotMakeAConnectionLast(t *testing.T) {
+	w := newWall(t, "allow egress tcp any 443; default ingress deny")
+	w.connect(Guest4, Peer4, 40000, 443)
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 40000, "R"))), Pass, "reset")
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 40000, "SA"))), Drop, "SYN-ACK after it")
+	w.now += timeouts[closed] - 1
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 40000, "A"), Data("rest"))), Pass, "what was under way")
+	w.now++
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 40000, "A"), Data("rest"))), Answer, "what was not")
+}
+
+func TestAResetWithoutAConnectionMakesNone(t *testing.T) {
+	w := newWall(t, "")
+	w.want(w.out(IP(t, Guest4, Peer4, TCP(1, 2, "R"))), Pass, "reset")
+	if n := w.Stats().Connections; n != 0 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestAnAnswerIsNoneToAQuestionOfTheSameSide(t *testing.T) {
+	families(t, func(t *testing.T, guest, peer Host) {
+		w := newWall(t, "")
+		w.want(w.out(IP(t, guest, peer, Echo(guest, 7, false)...)), Pass, "ping")
+		w.want(w.out(IP(t, guest, peer, Echo(guest, 7, true)...)), Drop, "pong of who asked")
+		w.dropped("guest", Unsolicited)
+	})
+}
+
 func TestAnswersWithoutAQuestionAreDropped(t *testing.T) {
 	families(t, func(t *testing.T, guest, peer Host) {
 		unreachable := packet.ICMPv4Unreachable
@@ -275,6 +303,8 @@ func TestTheGuestSpeaksAsItselfOnly(t *testing.T) {
 		"router advertisement":              {ND(t, Guest6, group, packet.ICMPv6RouterAdvert, netip.Addr{}, Guest6.MAC), Forged},
 		"redirect":                          {ND(t, Guest6, group, packet.ICMPv6Redirect, Peer6.Addr, Guest6.MAC), Redirect},
 		"link-local address of another":     {ND(t, Guest6.At("fe80::1"), group, packet.ICMPv6NeighborSol, Peer6.Addr, Guest6.MAC), SpoofedAddress},
+		"listener report to one station":    {listenerTo(t, Peer6), Forged},
+		"listener report":                   {listenerTo(t, group), passed},
 		"listener report beyond the link":   {IP(t, Guest6, Peer6, listener(packet.ICMPv6ListenerV2)...), Forged},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -295,24 +325,35 @@ func listener(kind uint8) []gopacket.SerializableLayer {
 	}
 }
 
+func listenerTo(t *testing.T, to Host) []byte {
+	ip := IPv6(Guest6, to)
+	ip.HopLimit, ip.NextHeader = 1, layers.IPProtocolICMPv6
+	parts := []gopacket.SerializableLayer{Ethernet(Guest6, to, layers.EthernetTypeIPv6), ip}
+	return Frame(t, append(parts, listener(packet.ICMPv6ListenerV2)...)...)
+}
+
 func TestNobodySpeaksAsTheGuest(t *testing.T) {
 	group := Host{MAC: packet.MAC{0x33, 0x33, 0, 0, 0, 1}, Addr: netip.MustParseAddr("ff02::1")}
 	elsewhere := Host{MAC: packet.MAC{2, 0, 0, 0, 0, 0x33}, Addr: Guest4.Addr}
+	everybody := Host{MAC: packet.MAC{255, 255, 255, 255, 255, 255}, Addr: netip.MustParseAddr("10.9.0.255")}
 	as := func(h Host) Host { return Host{MAC: Peer4.MAC, Addr: h.Addr} }
 	for what, c := range map[string]struct {
 		frame []byte
 		want  Cause
 	}{
-		"ARP request":                   {ARP(t, Peer4.MAC, packet.ARPRequest, Peer4, Guest4), passed},
-		"ARP with the guest's address":  {ARP(t, Peer4.MAC, packet.ARPReply, as(Guest4), Guest4), Forged},
-		"solicitation of the guest":     {ND(t, Peer6, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC), passed},
-		"advertisement of another":      {ND(t, Peer6, Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC), passed},
-		"advertisement of the guest's":  {ND(t, Peer6, group, packet.ICMPv6NeighborAdv, Guest6.Addr, Peer6.MAC), Forged},
-		"router advertisement":          {ND(t, Peer6, group, packet.ICMPv6RouterAdvert, netip.Addr{}, Peer6.MAC), passed},
-		"TCP with the guest's address":  {IP(t, as(Guest4), Guest4, TCP(1, 2, "S")), SpoofedAddress},
-		"TCP with the guest's hardware": {IP(t, Host{MAC: Guest4.MAC, Addr: Peer4.Addr}, Guest4, TCP(1, 2, "S")), SpoofedMAC},
-		"TCP to another station":        {IP(t, Peer4, elsewhere, TCP(1, 2, "S")), NotAddressed},
-		"TCP to another address":        {IP(t, Peer4, Guest4.At("10.9.0.3"), TCP(1, 2, "S")), NotAddressed},
+		"ARP request":                       {ARP(t, Peer4.MAC, packet.ARPRequest, Peer4, Guest4), passed},
+		"ARP with the guest's address":      {ARP(t, Peer4.MAC, packet.ARPReply, as(Guest4), Guest4), Forged},
+		"solicitation of the guest":         {ND(t, Peer6, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC), passed},
+		"advertisement of another":          {ND(t, Peer6, Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC), passed},
+		"advertisement of the guest's":      {ND(t, Peer6, group, packet.ICMPv6NeighborAdv, Guest6.Addr, Peer6.MAC), Forged},
+		"router advertisement":              {ND(t, Peer6, group, packet.ICMPv6RouterAdvert, netip.Addr{}, Peer6.MAC), passed},
+		"TCP with the guest's address":      {IP(t, as(Guest4), Guest4, TCP(1, 2, "S")), SpoofedAddress},
+		"TCP with the guest's hardware":     {IP(t, Host{MAC: Guest4.MAC, Addr: Peer4.Addr}, Guest4, TCP(1, 2, "S")), SpoofedMAC},
+		"UDP to the subnet":                 {IP(t, Peer4, everybody, UDP(1, 2)), passed},
+		"UDP to a group":                    {IP(t, Peer6, group, UDP(1, 2)), passed},
+		"UDP to another in a group's frame": {IP(t, Peer6, Host{MAC: group.MAC, Addr: netip.MustParseAddr("fd00::3")}, UDP(1, 2)), NotAddressed},
+		"TCP to another station":            {IP(t, Peer4, elsewhere, TCP(1, 2, "S")), NotAddressed},
+		"TCP to another address":            {IP(t, Peer4, Guest4.At("10.9.0.3"), TCP(1, 2, "S")), NotAddressed},
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWall(t, "")
@@ -342,6 +383,15 @@ func TestFragmentsFollowTheirFirst(t *testing.T) {
 		w.want(w.out(again[0]), Answer, "a refused first part of the same number")
 		w.want(w.out(good[1]), Drop, "its next one")
 	})
+}
+
+func TestFragmentsOfAnotherProtocolAreOfAnotherPacket(t *testing.T) {
+	w := newWall(t, "allow egress any 99")
+	udp := Fragments(t, IP(t, Guest4, Peer4, UDP(5, 99), Data("0123456789abcdef")), 1, 16)
+	tcp := Fragments(t, IP(t, Guest4, Peer4, TCP(5, 22, "S"), Data("0123456789abcdef0123456789abcdef")), 1, 24)
+	w.want(w.out(udp[0]), Pass, "UDP")
+	w.want(w.out(tcp[1]), Drop, "TCP with its number")
+	w.dropped("guest", LostFragment)
 }
 
 func TestAFragmentCannotReplaceWhatWasJudged(t *testing.T) {

@@ -107,6 +107,9 @@ func TestWhatIsNotAnswered(t *testing.T) {
 		w := newWall(t, "default egress deny")
 		w.want(w.out(frame), Drop, "%s", what)
 	}
+	w := newWall(t, "default ingress deny")
+	w.want(w.in(IP(t, Peer4.At("0.0.0.0"), Guest4, UDP(1, 2))), Drop, "nobody")
+	w.dropped("network", Refused)
 }
 
 func TestRefusalsAreLimited(t *testing.T) {
