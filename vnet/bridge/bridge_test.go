@@ -62,12 +62,8 @@ func TestDataArrivesWholeInBothDirections(t *testing.T) {
 		netlab.Must(t, err)
 		c.Close()
 		<-received
-		s := b.Stats()
-		if frames := s.Firewall.FromGuest.Frames; frames > uint64(len(data)/labMTU) {
+		if frames := b.Stats().Firewall.FromGuest.Frames; frames > uint64(len(data)/labMTU) {
 			t.Errorf("%d frames from the guest: segments do not cross whole", frames)
-		}
-		if s.UnsentToGuest != 0 || s.UnsentToNetwork != 0 {
-			t.Errorf("%+v", s)
 		}
 	})
 }
