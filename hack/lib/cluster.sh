@@ -4,7 +4,7 @@
 
 SERVER=${HOST_IP4%/*}
 SERVICES=10.96.0.0/16
-CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler)
+CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler coredns)
 # Seconds that an emulated node may take to become ready.
 READY_TIMEOUT=300
 
@@ -47,6 +47,8 @@ control_plane_up() {
 		--root-ca-file "$pki/ca.crt" --leader-elect=false --cert-dir "$STATE/run" --bind-address 127.0.0.1
 	component kube-scheduler "$bin/kube-scheduler" --kubeconfig "$pki/scheduler.kubeconfig" --leader-elect=false \
 		--cert-dir "$STATE/run" --bind-address 127.0.0.1
+	KUBECONFIG=$pki/admin.kubeconfig component coredns "$("$REPO/hack/cached" coredns)/bin/coredns" \
+		-conf "$REPO/hack/kubernetes/Corefile"
 }
 
 # admin ARG...: kubectl as the administrator.
@@ -102,6 +104,7 @@ cluster_up() {
 	mkdir -p "$STATE/run"
 	echo "$NODE" >"$STATE/node"
 	"$REPO/hack/cached" etcd >/dev/null
+	"$REPO/hack/cached" coredns >/dev/null
 	kubernetes >/dev/null
 	"$REPO/hack/build"
 	"$REPO/hack/prepare-node" "$NODE"
@@ -122,7 +125,7 @@ cluster_up() {
 cluster_down() {
 	local name pid
 	as_root "network namespaces and nodes"
-	for name in kube-scheduler kube-controller-manager kube-apiserver etcd; do
+	for name in coredns kube-scheduler kube-controller-manager kube-apiserver etcd; do
 		if pid=$(component_pid "$name"); then
 			kill "$pid"
 			for _ in {1..100}; do
@@ -164,7 +167,7 @@ cluster_exec() {
 cluster_logs() {
 	case ${1:-kube-apiserver} in
 	kubelet | kube-proxy | containerd) node_exec cat "/var/log/$1.log" ;;
-	etcd | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
+	etcd | coredns | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
 	*) die "$1: no such component; see hack/cluster --help" ;;
 	esac
 }

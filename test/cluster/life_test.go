@@ -26,8 +26,8 @@ spec:
     livenessProbe: {exec: {command: [test, -e, /alive]}, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 1}
   - name: tcp
     image: IMAGE
-    command: [sh, -c, "while :; do nc -l -p 7000 </dev/null; done"]
-    readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: 30}
+    command: [httpd, -f, -p, "7000"]
+    readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 2, timeoutSeconds: 5}
 `
 
 func TestProbes(t *testing.T) {

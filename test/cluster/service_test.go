@@ -83,6 +83,9 @@ func TestServices(t *testing.T) {
 		ip := s.get("service/web", "{.spec.clusterIP}")
 		check("cluster-ip", fetch("http://"+ip+"/"))
 		check("environment", fetch("http://$WEB_SERVICE_HOST:$WEB_SERVICE_PORT/"))
+		check("name", fetch("http://web/"))
+		check("full-name", fetch("http://web."+s.ns+".svc.cluster.local/"))
+		s.see("resolv.conf", strings.ReplaceAll(s.in("client", "cat /etc/resolv.conf"), s.ns, "NAMESPACE"))
 		s.see("api-server", s.in("client", "nc $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null && echo open"))
 		// A pod that asks for itself by way of its Service.
 		s.see("hairpin", fmt.Sprint(len(strings.Fields(s.in(pods[0], fmt.Sprintf("for i in 1 2 3 4 5 6 7 8; do wget -q -O - http://%s/; done", ip))))))

@@ -1,0 +1,84 @@
+package cluster
+
+import "testing"
+
+const confined = `
+apiVersion: v1
+kind: Pod
+metadata: {name: confined}
+spec:
+  runtimeClassName: RUNTIME
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext:
+    runAsUser: 1000
+    runAsGroup: 2000
+    fsGroup: 3000
+    supplementalGroups: [4000]
+    runAsNonRoot: true
+    seccompProfile: {type: RuntimeDefault}
+    sysctls: [{name: net.ipv4.ip_local_port_range, value: "20000 30000"}]
+  volumes: [{name: v, emptyDir: {}}]
+  containers:
+  - name: c
+    image: IMAGE
+    command: [sh, -c, "id; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; touch /x; echo $?; stat -c '%a %u %g' /v; cat /proc/sys/net/ipv4/ip_local_port_range; touch /v/x; stat -c '%u %g' /v/x"]
+    volumeMounts: [{name: v, mountPath: /v}]
+    securityContext:
+      readOnlyRootFilesystem: true
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: users}
+spec:
+  runtimeClassName: RUNTIME
+  restartPolicy: Never
+  hostUsers: false
+  automountServiceAccountToken: false
+  containers:
+  - name: c
+    image: IMAGE
+    command: [sh, -c, "id -u; awk '{print $1, $2 != 0, $3}' /proc/self/uid_map; touch /x && stat -c %u /x"]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: privileged}
+spec:
+  runtimeClassName: RUNTIME
+  restartPolicy: Never
+  shareProcessNamespace: true
+  containers:
+  - name: c
+    image: IMAGE
+    command: [sh, -c, "mount -t tmpfs t /mnt && echo mounted; grep ^CapEff /proc/self/status; ps | grep -c "[s]leep 15""]
+    securityContext: {privileged: true}
+  - {name: n, image: IMAGE, command: [sh, -c, "sleep 15"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: root}
+spec:
+  runtimeClassName: RUNTIME
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: IMAGE
+    command: [id]
+    securityContext: {runAsNonRoot: true}
+`
+
+// The fields of a security context.
+func TestSecurityContext(t *testing.T) {
+	under(t, "security", func(s *side) {
+		s.apply(confined)
+		for _, pod := range []string{"confined", "users"} {
+			s.see(pod+".phase", s.ended(pod))
+			s.see(pod+".log", s.must("logs", pod))
+		}
+		s.see("privileged.phase", s.ended("privileged"))
+		s.see("privileged.log", s.must("logs", "privileged", "-c", "c"))
+		s.eventSays("root", "runAsNonRoot")
+	})
+}
