@@ -135,6 +135,7 @@ var whereKnown = map[string]string{
 	"fs.protected_symlinks":            "1",
 	"kernel.dmesg_restrict":            "1",
 	"kernel.unprivileged_bpf_disabled": "2",
+	"vm.mmap_min_addr":                 "65536",
 	"kernel.sched_rt_runtime_us":       "-1",
 }
 
