@@ -57,7 +57,8 @@ func makeCgroup(path string, jail krun.Jail) (*os.File, error) {
 		return nil, errors.New("this host does not use cgroup v2 alone (no cgroup2 mount at " + cgroupRoot +
 			"): boot it with systemd.unified_cgroup_hierarchy=1")
 	}
-	var res cgroup2.Resources
+	// Without limits of its own, but accounted for: memory.events tells a VM that was killed for want of memory.
+	res := cgroup2.Resources{Memory: &cgroup2.Memory{}}
 	if jail.Has(krun.LayerDevices) {
 		res.Devices = allowedDevices()
 	}
@@ -84,6 +85,22 @@ func allowedDevices() []specs.LinuxDeviceCgroup {
 		rule("c", 10, 232, "rwm"),
 		rule("c", 10, 200, "rwm"),
 	}
+}
+
+// oomKills is how many processes of a cgroup the kernel has killed for want of memory, whether the limit was that
+// cgroup's or one's above (memory.events, Documentation/admin-guide/cgroup-v2.rst).
+func oomKills(dir string) uint64 {
+	data, err := os.ReadFile(filepath.Join(dir, "memory.events"))
+	if err != nil {
+		return 0 // the controller is off, or the cgroup gone
+	}
+	for line := range strings.Lines(string(data)) {
+		var n uint64
+		if _, err := fmt.Sscanf(line, "oom_kill %d", &n); err == nil {
+			return n
+		}
+	}
+	return 0
 }
 
 // removeCgroup kills what is left in the cgroup and removes it; one that does not exist is no error.

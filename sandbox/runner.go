@@ -23,11 +23,13 @@ import (
 type runner struct {
 	Process
 	cmd    *exec.Cmd
+	cgroup string // its directory
 	stderr tail
 	done   chan struct{}
 	// Valid once done is closed.
-	exitedAt time.Time
-	exitErr  error
+	exitedAt  time.Time
+	exitErr   error
+	oomKilled bool
 }
 
 // runnerNamespaces are made with the process: it is PID 1 of its own PID namespace from its first instruction.
@@ -60,7 +62,7 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 	if err != nil {
 		return nil, fmt.Errorf("encode runner configuration: %w", err)
 	}
-	r := &runner{done: make(chan struct{})}
+	r := &runner{cgroup: b.cgroup.Name(), done: make(chan struct{})}
 	r.cmd = exec.Command(binary)
 	r.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	r.cmd.Dir = "/"
@@ -90,6 +92,7 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 func (r *runner) wait() {
 	r.exitErr = r.cmd.Wait()
 	r.exitedAt = time.Now()
+	r.oomKilled = oomKills(r.cgroup) > 0
 	close(r.done)
 }
 

@@ -48,6 +48,13 @@ func (s *Sandbox) Done() <-chan struct{} { return s.runner.done }
 // ExitedAt is when the VM ended; valid once Done is closed.
 func (s *Sandbox) ExitedAt() time.Time { return s.runner.exitedAt }
 
+// ErrOutOfMemory is the end of a VM that took more memory than its pod's cgroup may have.
+var ErrOutOfMemory = errors.New("the kernel killed the microVM for want of memory: what it takes beside its containers must be " +
+	"in the pod's overhead (overhead.podFixed.memory of the RuntimeClass)")
+
+// OOMKilled reports whether the VM ended for want of memory on the host; valid once Done is closed.
+func (s *Sandbox) OOMKilled() bool { return s.runner.oomKilled }
+
 // KernelRelease is the guest's, as uname(2) has it.
 func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
 

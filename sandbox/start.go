@@ -267,6 +267,9 @@ func (s *Sandbox) explain(err error) error {
 	select {
 	case <-s.runner.done:
 		err = fmt.Errorf("the microVM ended before its agent answered (%v)", s.runner.exitErr)
+		if s.runner.oomKilled {
+			err = ErrOutOfMemory
+		}
 	default:
 	}
 	said := lastLines(s.runner.stderr.String())

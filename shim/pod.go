@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"krun.dev/krunpod/config"
 	"krun.dev/krunpod/sandbox"
@@ -44,6 +45,9 @@ func startPod(cfg *config.Config, spec sandbox.Spec, tl *sandbox.Timeline) *pod 
 		close(p.ready)
 		if p.err == nil {
 			<-p.sb.Done()
+			if p.sb.OOMKilled() {
+				log.L.WithField("sandbox", spec.ID).Error(sandbox.ErrOutOfMemory)
+			}
 		}
 	}()
 	return p

@@ -21,6 +21,9 @@ func (s *service) watch(sb *sandbox.Sandbox, p *process) {
 		// The guest cannot answer any more, or refuses to: either way this process is lost to the host. A VM
 		// that still runs may only be slow to end.
 		<-sb.Done()
+		if sb.OOMKilled() && p.exec == "" {
+			s.events.send(&eventsAPI.TaskOOM{ContainerID: p.container})
+		}
 		s.exited(p, exitKilled, sb.ExitedAt())
 		return
 	}

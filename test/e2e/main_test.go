@@ -73,6 +73,23 @@ func newNodeFor(t *testing.T, limit time.Duration) *node {
 	return n
 }
 
+const cgroupRoot = "/sys/fs/cgroup"
+
+// podCgroup makes the cgroup of a pod, as the kubelet does, for the time of the test.
+func (n *node) podCgroup(name string) string {
+	n.Helper()
+	parent := "/krunpod-e2e-" + name
+	if err := os.Mkdir(cgroupRoot+parent, 0o755); err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(func() {
+		if err := os.Remove(cgroupRoot + parent); err != nil {
+			n.Error(err)
+		}
+	})
+	return parent
+}
+
 // checkLeftovers waits for what ends by itself a moment later (a shim that exits), then names the rest.
 func (n *node) checkLeftovers(before testpod.Inventory) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

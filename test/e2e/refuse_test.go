@@ -105,6 +105,30 @@ func TestGuestThatEndsBeforeItAnswersIsNamed(t *testing.T) {
 	n.refused(nil, "ended before its agent answered")
 }
 
+func TestPodWithoutMemoryForItsVMIsNamed(t *testing.T) {
+	n := newNode(t)
+	parent := n.podCgroup("small")
+	if err := os.WriteFile(cgroupRoot+parent+"/memory.max", []byte("32M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	n.refused(func(c *runtime.PodSandboxConfig) { c.Linux.CgroupParent = parent }, "want of memory", "overhead.podFixed.memory")
+}
+
+// What the VM takes beside its containers is in the pod's limit; a VM that needs more ends them as a lack of memory does.
+func TestVMThatIsKilledForWantOfMemoryIsTold(t *testing.T) {
+	n := newNode(t)
+	parent := n.podCgroup("tight")
+	p := n.pod(func(c *runtime.PodSandboxConfig) { c.Linux.CgroupParent = parent })
+	k := n.container(p, testpod.ContainerConfig("greedy", "read line; dd if=/dev/zero of=/dev/null bs=300M count=1; exec sleep 1000"))
+	// Less than the VM has already: the next page that it takes is too much.
+	if err := os.WriteFile(cgroupRoot+parent+"/memory.max", []byte("16M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if st := n.waitExit(k); st.ExitCode != 137 || st.Reason != "OOMKilled" {
+		t.Errorf("exit code %d, reason %s", st.ExitCode, st.Reason)
+	}
+}
+
 func TestNodeWithoutKVMIsNamed(t *testing.T) {
 	n := newNode(t)
 	if err := os.Rename("/dev/kvm", "/dev/kvm.away"); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +18,8 @@ import (
 // The bytes of the log, and what CRI tells of pods, containers and what they use.
 func TestSameLogsAndStatistics(t *testing.T) {
 	compareWithRunc(t, "life", func(s *side) {
-		parent := s.podCgroup("life")
+		parent := s.podCgroup("life-" + s.handler)
+		s.name(parent, "PARENT")
 		p := s.startPod(func(c *runtime.PodSandboxConfig) { c.Linux.CgroupParent = parent })
 		s.lookAtLog(p)
 		s.lookAtTerminal(p)
@@ -27,23 +27,6 @@ func TestSameLogsAndStatistics(t *testing.T) {
 		s.lookAtImageVolume(p)
 		s.lookAtStatistics(p)
 	}, "krun")
-}
-
-// podCgroup makes the cgroup of a pod, as the kubelet does, for the time of the test.
-func (s *side) podCgroup(name string) string {
-	s.Helper()
-	parent := "/krunpod-e2e-" + name + "-" + s.handler
-	path := filepath.Join("/sys/fs/cgroup", parent)
-	if err := os.Mkdir(path, 0o755); err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(func() {
-		if err := os.Remove(path); err != nil {
-			s.Error(err)
-		}
-	})
-	s.name(parent, "PARENT")
-	return parent
 }
 
 // lookAtLog compares line by line, without the time: KIND, P or F, and what was written.
