@@ -14,6 +14,7 @@ const (
 	secret      = "kubernetes.io~secret"
 	projected   = "kubernetes.io~projected"
 	downwardAPI = "kubernetes.io~downward-api"
+	emptyDir    = "kubernetes.io~empty-dir"
 )
 
 // volumeOf finds of which kind, and by which name in the pod, the kubelet has made the volume that source is the
@@ -45,4 +46,10 @@ func WrittenVolume(annotations map[string]string, m specs.Mount) (name string, o
 		return name, true
 	}
 	return "", false
+}
+
+// IsEmptyDir reports whether m shows an emptyDir of the pod.
+func IsEmptyDir(annotations map[string]string, m specs.Mount) bool {
+	kind, _, ok := volumeOf(annotations, m.Source)
+	return ok && kind == emptyDir
 }

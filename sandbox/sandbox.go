@@ -68,9 +68,18 @@ func (s *Sandbox) MarkContainer(id, stage string) {
 	_ = s.timeline.save(s.dir)
 }
 
-// Attach shows a path of the host at name, a path below the share with the container's id as its first element.
+// Attach shows a path of the host at name, a path below the share: what VolumeName gave, or one with the container's id as
+// its first element.
 // When it returns, the guest can be told.
 func (s *Sandbox) Attach(name string, a Attach) error { return s.share.attach(name, a) }
+
+// VolumeName is the name at which container id is to Attach a, whose owners are mapped as owners says, so that it
+// has it together with other containers; empty if it must have it alone. Detach gives it back.
+func (s *Sandbox) VolumeName(id string, a Attach, owners string) (string, error) {
+	s.share.mu.Lock()
+	defer s.share.mu.Unlock()
+	return s.share.volumes.name(id, a, owners)
+}
 
 // Detach removes everything of container id from the share. It is idempotent.
 func (s *Sandbox) Detach(id string) error { return s.share.detach(id) }

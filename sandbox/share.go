@@ -34,6 +34,7 @@ type share struct {
 	mu sync.Mutex
 	// attached are the names that something was attached at, in that order.
 	attached []string
+	volumes  podVolumes
 }
 
 // Attach says how a path of the host appears in the guest.
@@ -120,8 +121,13 @@ func (s *share) seal() error {
 	return nil
 }
 
-// attach shows a.Source at the relative path name of the share.
+// attach shows a.Source at the relative path name of the share. A volume that other containers have is there already.
 func (s *share) attach(name string, a Attach) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if isVolume(name) && slices.Contains(s.attached, name) {
+		return nil
+	}
 	// Cloned here, among the host's mounts; moved where the host does not see it.
 	tree, err := a.copy().Open()
 	if err != nil {
@@ -143,8 +149,6 @@ func (s *share) attach(name string, a Attach) error {
 	if err != nil {
 		return fmt.Errorf("attach %s to the share as %s: %w", a.Source, name, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.attached = append(s.attached, name)
 	return nil
 }
@@ -172,14 +176,28 @@ func (s *share) makeTarget(name string, tree int) error {
 	return f.Close()
 }
 
-// detach removes container id and everything attached below it. It is idempotent.
+// detach removes container id and everything attached below it, and the volumes that no other container has. It is
+// idempotent.
 func (s *share) detach(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.remove(id); err != nil {
+		return err
+	}
+	for _, name := range s.volumes.release(id) {
+		if err := s.remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes the directory or file name of the share, after what is attached there.
+func (s *share) remove(name string) error {
 	err := s.inside(func(root string) error {
 		for i := len(s.attached) - 1; i >= 0; i-- {
-			if name := s.attached[i]; strings.HasPrefix(name, id+"/") {
-				if err := unmountAll(filepath.Join(root, name)); err != nil {
+			if at := s.attached[i]; at == name || strings.HasPrefix(at, name+"/") {
+				if err := unmountAll(filepath.Join(root, at)); err != nil {
 					return err
 				}
 				s.attached = slices.Delete(s.attached, i, i+1)
@@ -190,8 +208,8 @@ func (s *share) detach(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(s.skeleton, id)); err != nil {
-		return fmt.Errorf("remove container from the share: %w", err)
+	if err := os.RemoveAll(filepath.Join(s.skeleton, name)); err != nil {
+		return fmt.Errorf("remove %s from the share: %w", name, err)
 	}
 	return nil
 }

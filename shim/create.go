@@ -109,19 +109,19 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 	if _, _, err := s.get(r.ID, ""); err == nil {
 		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, sb.Detach(r.ID))
+		}
+	}()
 	t := translation{id: r.ID, role: role, spec: spec, container: s.pids.container, sandboxPID: uint32(sb.PID()),
-		userNS: sb.UserNamespace()}
+		userNS: sb.UserNamespace(), volumeName: sb.VolumeName}
 	if t.guestVolumes, err = guestVolumes(ctx, sb, spec); err != nil {
 		return nil, fmt.Errorf("container %s: %w", r.ID, err)
 	}
 	if err := t.apply(); err != nil {
 		return nil, fmt.Errorf("container %s: %w: %w", r.ID, err, errdefs.ErrInvalidArgument)
 	}
-	defer func() {
-		if retErr != nil {
-			retErr = errors.Join(retErr, sb.Detach(r.ID))
-		}
-	}()
 	if err := attachRootfs(sb, r); err != nil {
 		return nil, err
 	}

@@ -62,6 +62,8 @@ type translation struct {
 	sandboxPID uint32
 	// userNS is the pod's user namespace, or nil.
 	userNS *api.UserNamespace
+	// volumeName finds the name in the share of what other containers may have too (Sandbox.VolumeName).
+	volumeName func(id string, a sandbox.Attach, owners string) (string, error)
 	// guestVolumes are the paths of volumes that are in the guest's memory, by the index of their mount.
 	guestVolumes map[int]string
 
@@ -270,7 +272,6 @@ func (t *translation) bind(i int, m *specs.Mount) error {
 	if err := bindable(m.Source); err != nil {
 		return fmt.Errorf("mount %s: %w", m.Destination, err)
 	}
-	name := filepath.Join(t.id, "mounts", fmt.Sprint(i))
 	a := sandbox.Attach{
 		Source:       m.Source,
 		ReadOnly:     has("ro") || has("rro"),
@@ -289,12 +290,23 @@ func (t *translation) bind(i int, m *specs.Mount) error {
 			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
 		}
 	}
-	att := attachment{name: name, Attach: a}
+	if cri.IsEmptyDir(t.spec.Annotations, *m) {
+		// The pod's own to write: read-only for one container is the guest's matter, as long as all see one file system.
+		a.ReadOnly, a.ReadOnlyTree = false, false
+	}
+	att := attachment{Attach: a}
 	if err := t.mapOwners(m, &att); err != nil {
 		return err
 	}
+	var err error
+	if att.name, err = t.volumeName(t.id, att.Attach, att.uids+";"+att.gids); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Destination, err)
+	}
+	if att.name == "" {
+		att.name = filepath.Join(t.id, "mounts", fmt.Sprint(i))
+	}
 	t.attachments = append(t.attachments, att)
-	m.Source = filepath.Join(api.ShareDir, name)
+	m.Source = filepath.Join(api.ShareDir, att.name)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/cri"
+	"krun.dev/krunpod/sandbox"
 )
 
 const sandboxPID = 77
@@ -34,11 +35,15 @@ func containerSpec() *specs.Spec {
 	}
 }
 
+// ownName has no two containers share a volume.
+func ownName(string, sandbox.Attach, string) (string, error) { return "", nil }
+
 func translate(t *testing.T, spec *specs.Spec) (*translation, error) {
 	t.Helper()
 	p := newPIDs()
 	p.add("other")
-	tr := &translation{id: "c1", role: cri.RoleContainer, spec: spec, container: p.container, sandboxPID: sandboxPID}
+	tr := &translation{id: "c1", role: cri.RoleContainer, spec: spec, container: p.container, sandboxPID: sandboxPID,
+		volumeName: ownName}
 	return tr, tr.apply()
 }
 
@@ -107,6 +112,30 @@ func TestSharedMemoryIsThePodsUnlessAVolumeIsThere(t *testing.T) {
 		spec.Mounts = []specs.Mount{tc.mount}
 		if _, err := translate(t, spec); err != nil || spec.Mounts[0].Source != tc.want {
 			t.Errorf("%s: the mount is %+v, error %v", name, spec.Mounts[0], err)
+		}
+	}
+}
+
+func TestAnEmptyDirIsWritableInTheShareAndReadOnlyInTheContainer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pods/uid/volumes/kubernetes.io~empty-dir/scratch")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec := containerSpec()
+	spec.Annotations = map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-uid": "uid"}
+	for _, source := range []string{dir, filepath.Dir(dir)} {
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: source, Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
+	}
+	tr, err := translate(t, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, readOnly := range []bool{false, true} {
+		if tr.attachments[i].ReadOnly != readOnly {
+			t.Errorf("attachment %d is %+v", i, tr.attachments[i])
+		}
+		if !slices.Contains(spec.Mounts[i].Options, "ro") {
+			t.Errorf("mount %d has options %v", i, spec.Mounts[i].Options)
 		}
 	}
 }
@@ -180,7 +209,7 @@ func TestOwnersOfVolumesAreMappedOnTheHost(t *testing.T) {
 		{Destination: "/asked", Type: "bind", Source: t.TempDir(), Options: []string{"rbind", "idmap"}},
 	}
 	tr := &translation{id: "c1", role: cri.RoleContainer, spec: spec, container: newPIDs().container,
-		sandboxPID: sandboxPID, userNS: cri.UserNamespaceOf(spec)}
+		sandboxPID: sandboxPID, userNS: cri.UserNamespaceOf(spec), volumeName: ownName}
 	if err := tr.apply(); err != nil {
 		t.Fatal(err)
 	}

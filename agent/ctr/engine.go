@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/agent/guest"
 	"krun.dev/krunpod/agent/reap"
 	"krun.dev/krunpod/agent/stdio"
@@ -38,6 +39,7 @@ const stateRoot = "/run/krunpod/state"
 type Engine struct {
 	reaper *reap.Reaper
 	ns     Namespaces
+	shares *shares
 	// memlock is what a process may lock that says nothing else. The agent's own limit changes: libcontainer lifts it
 	// for device lists, in what would be a process for each container with runc.
 	memlock specs.POSIXRlimit
@@ -50,7 +52,10 @@ func New(reaper *reap.Reaper, ns Namespaces, log *slog.Logger) *Engine {
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &own); err != nil {
 		log.Warn("cannot read the limit of locked memory: containers may lock none", "error", err)
 	}
-	return &Engine{reaper: reaper, ns: ns, memlock: specs.POSIXRlimit{Type: "RLIMIT_MEMLOCK", Soft: own.Cur, Hard: own.Max}}
+	return &Engine{
+		reaper: reaper, ns: ns, shares: newShares(api.ShareDir),
+		memlock: specs.POSIXRlimit{Type: "RLIMIT_MEMLOCK", Soft: own.Cur, Hard: own.Max},
+	}
 }
 
 // Create implements task.Runtime.
@@ -60,6 +65,15 @@ func (e *Engine) Create(id string, spec *specs.Spec, io *stdio.Set) (_ task.Cont
 		return nil, nil, err
 	}
 	if err := e.ns.Inside(func() error { return sysctl.Apply(sysctl.Root, sysctls) }); err != nil {
+		return nil, nil, err
+	}
+	release, err := e.shares.hold(spec)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, release())
+		}
+	}()
+	if err != nil {
 		return nil, nil, err
 	}
 	config, err := convert(id, spec)
@@ -74,7 +88,7 @@ func (e *Engine) Create(id string, spec *specs.Spec, io *stdio.Set) (_ task.Cont
 	if err != nil {
 		return nil, nil, errors.Join(err, lib.Destroy())
 	}
-	c := &container{engine: e, lib: lib, id: id, group: guest.ContainersGroup + "/" + id}
+	c := &container{engine: e, lib: lib, id: id, group: guest.ContainersGroup + "/" + id, release: release}
 	return c, p, nil
 }
 
@@ -109,6 +123,8 @@ type container struct {
 	lib    *libcontainer.Container
 	id     string
 	group  string
+	// release lets go of its directories of the share.
+	release func() error
 }
 
 func (c *container) Start() error { return c.lib.Exec() }
@@ -197,5 +213,5 @@ func (c *container) Destroy() error {
 	if err := c.lib.Destroy(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return nil
+	return c.release()
 }

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if dirs := os.Getenv(watchEnv); dirs != "" {
 		watch(strings.Split(dirs, ":"))
 	}
+	if role := os.Getenv(neighbourEnv); role != "" {
+		neighbour(role)
+	}
 	if os.Getpid() == 1 {
 		for { // the init of a guest that never answers, see TestGuestThatNeverAnswersIsGivenUp
 			time.Sleep(time.Hour)
