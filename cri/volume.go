@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"krun.dev/krunpod/sandbox"
 )
 
 // The kubelet's names for kinds of volumes (k8s.io/kubernetes/pkg/volume: plugin names), as they stand in paths.
@@ -48,8 +50,19 @@ func WrittenVolume(annotations map[string]string, m specs.Mount) (name string, o
 	return "", false
 }
 
-// IsEmptyDir reports whether m shows an emptyDir of the pod.
-func IsEmptyDir(annotations map[string]string, m specs.Mount) bool {
-	kind, _, ok := volumeOf(annotations, m.Source)
-	return ok && kind == emptyDir
+// EmptyDir is the emptyDir of the pod of which m shows all or, with a subPath, a part, which the kubelet has bound to
+// ROOT/pods/UID/volume-subpaths/NAME/CONTAINER/INDEX. The volume NAME there may be of another kind: then there is nothing at
+// the directory that EmptyDir says.
+func EmptyDir(annotations map[string]string, m specs.Mount) (_ sandbox.EmptyDir, ok bool) {
+	if kind, name, ok := volumeOf(annotations, m.Source); ok {
+		return sandbox.EmptyDir{Name: name, Dir: m.Source}, kind == emptyDir
+	}
+	e := strings.Split(filepath.Clean(m.Source), "/")
+	n := len(e)
+	uid := annotations[annotationSandboxUID]
+	if uid == "" || n < 6 || e[n-6] != "pods" || e[n-5] != uid || e[n-4] != "volume-subpaths" {
+		return sandbox.EmptyDir{}, false
+	}
+	dir := filepath.Join(strings.Join(e[:n-4], "/"), "volumes", emptyDir, e[n-3])
+	return sandbox.EmptyDir{Name: e[n-3], Dir: dir, Part: strings.Join(e[n-3:], ":"), PartSource: m.Source}, true
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"krun.dev/krunpod/sandbox"
 )
 
 func TestVolumesThatTheKubeletWritesAreKnownByKindAndPod(t *testing.T) {
@@ -37,5 +39,24 @@ func TestVolumesThatTheKubeletWritesAreKnownByKindAndPod(t *testing.T) {
 	// A container alone has no pod whose volume it could be.
 	if name, ok := WrittenVolume(nil, specs.Mount{Source: "/pods//volumes/kubernetes.io~secret/x", Options: []string{"ro"}}); ok {
 		t.Errorf("a container without a pod has the volume %q", name)
+	}
+}
+
+func TestEmptyDirsAreKnownWholeAndInPart(t *testing.T) {
+	const pod = "/var/lib/kubelet/pods/uid-1/"
+	const dir = pod + "volumes/kubernetes.io~empty-dir/scratch"
+	const part = pod + "volume-subpaths/scratch/main/0"
+	for source, want := range map[string]sandbox.EmptyDir{
+		dir:  {Name: "scratch", Dir: dir},
+		part: {Name: "scratch", Dir: dir, Part: "scratch:main:0", PartSource: part},
+		pod + "volumes/kubernetes.io~configmap/scratch":                     {},
+		"/var/lib/kubelet/pods/uid-2/volumes/kubernetes.io~empty-dir/other": {},
+		"/var/lib/kubelet/pods/uid-2/volume-subpaths/scratch/main/0":        {},
+		"/scratch": {},
+	} {
+		got, ok := EmptyDir(map[string]string{annotationSandboxUID: "uid-1"}, specs.Mount{Source: source})
+		if ok != (want != sandbox.EmptyDir{}) || ok && got != want {
+			t.Errorf("%s: %+v, %v", source, got, ok)
+		}
 	}
 }

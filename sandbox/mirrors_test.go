@@ -18,13 +18,15 @@ type volumeAgent struct {
 	api.AgentClient
 	dir  string
 	puts int
+	last *api.PutVolumeRequest
 	err  error
 }
 
 func (a *volumeAgent) PutVolume(_ context.Context, r *api.PutVolumeRequest) (*api.PutVolumeResponse, error) {
 	a.puts++
-	if a.err != nil {
-		return nil, a.err
+	a.last = r
+	if a.err != nil || r.Scratch != nil {
+		return &api.PutVolumeResponse{}, a.err
 	}
 	return &api.PutVolumeResponse{}, volume.Put(filepath.Join(a.dir, r.Name), r.Entries)
 }

@@ -33,6 +33,7 @@ type Sandbox struct {
 	runner   *runner
 	client   *ttrpc.Client
 	mirrors  mirrors
+	scratch  scratch
 
 	kernelRelease string
 

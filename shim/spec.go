@@ -290,7 +290,7 @@ func (t *translation) bind(i int, m *specs.Mount) error {
 			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
 		}
 	}
-	if cri.IsEmptyDir(t.spec.Annotations, *m) {
+	if e, ok := cri.EmptyDir(t.spec.Annotations, *m); ok && e.Part == "" {
 		// The pod's own to write: read-only for one container is the guest's matter, as long as all see one file system.
 		a.ReadOnly, a.ReadOnlyTree = false, false
 	}

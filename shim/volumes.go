@@ -19,17 +19,31 @@ import (
 func guestVolumes(ctx context.Context, sb *sandbox.Sandbox, spec *specs.Spec) (map[int]string, error) {
 	paths := map[int]string{}
 	for i, m := range spec.Mounts {
-		name, ok := cri.WrittenVolume(spec.Annotations, m)
-		if !ok {
-			continue
-		}
-		switch err := sb.Mirror(ctx, name, m.Source); {
-		case errors.Is(err, mirror.ErrUnfit):
-		case err != nil:
+		path, err := guestVolume(ctx, sb, spec.Annotations, m)
+		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
-		default:
-			paths[i] = filepath.Join(api.VolumeDir, name)
+		}
+		if path != "" {
+			paths[i] = path
 		}
 	}
 	return paths, nil
+}
+
+// guestVolume returns an empty path for what is to be shared.
+func guestVolume(ctx context.Context, sb *sandbox.Sandbox, annotations map[string]string, m specs.Mount) (string, error) {
+	if e, ok := cri.EmptyDir(annotations, m); ok {
+		return sb.Scratch(ctx, e)
+	}
+	name, ok := cri.WrittenVolume(annotations, m)
+	if !ok {
+		return "", nil
+	}
+	switch err := sb.Mirror(ctx, name, m.Source); {
+	case errors.Is(err, mirror.ErrUnfit):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return filepath.Join(api.VolumeDir, name), nil
 }

@@ -1140,7 +1140,10 @@ type PutVolumeRequest struct {
 	// Name of the volume in its pod, one element of a path: the volume is VolumeDir/name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The volume's directory, as path ".", and all that it is to hold; a directory comes before what is in it.
-	Entries       []*VolumeEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*VolumeEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	// A volume that containers write: a tmpfs of its own, made with the first request. Of the entries, which are
+	// directories, those are made that are not there; what else is there stays.
+	Scratch       *Scratch `protobuf:"bytes,3,opt,name=scratch,proto3" json:"scratch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1189,6 +1192,76 @@ func (x *PutVolumeRequest) GetEntries() []*VolumeEntry {
 	return nil
 }
 
+func (x *PutVolumeRequest) GetScratch() *Scratch {
+	if x != nil {
+		return x.Scratch
+	}
+	return nil
+}
+
+type Scratch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bound of what it holds, in bytes; no more than the guest has, which is also what 0 stands for.
+	Bytes uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// A part of the volume to be shown at SubPathDir/part_name, in place of what was there: a file or directory that
+	// part leads to without leaving the volume.
+	Part          string `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	PartName      string `protobuf:"bytes,3,opt,name=part_name,json=partName,proto3" json:"part_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scratch) Reset() {
+	*x = Scratch{}
+	mi := &file_agent_api_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scratch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scratch) ProtoMessage() {}
+
+func (x *Scratch) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scratch.ProtoReflect.Descriptor instead.
+func (*Scratch) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Scratch) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Scratch) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *Scratch) GetPartName() string {
+	if x != nil {
+		return x.PartName
+	}
+	return ""
+}
+
 // VolumeEntry is a directory, a regular file or a symbolic link.
 type VolumeEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1206,7 +1279,7 @@ type VolumeEntry struct {
 
 func (x *VolumeEntry) Reset() {
 	*x = VolumeEntry{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1291,7 @@ func (x *VolumeEntry) String() string {
 func (*VolumeEntry) ProtoMessage() {}
 
 func (x *VolumeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1304,7 @@ func (x *VolumeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEntry.ProtoReflect.Descriptor instead.
 func (*VolumeEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VolumeEntry) GetPath() string {
@@ -1277,7 +1350,7 @@ type PutVolumeResponse struct {
 
 func (x *PutVolumeResponse) Reset() {
 	*x = PutVolumeResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1362,7 @@ func (x *PutVolumeResponse) String() string {
 func (*PutVolumeResponse) ProtoMessage() {}
 
 func (x *PutVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1375,7 @@ func (x *PutVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutVolumeResponse.ProtoReflect.Descriptor instead.
 func (*PutVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type ShutdownRequest struct {
@@ -1313,7 +1386,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1398,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1411,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type ShutdownResponse struct {
@@ -1349,7 +1422,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1434,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1447,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 // Container is the Options of the Task API's CreateTaskRequest as it goes to the agent.
@@ -1388,7 +1461,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1473,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1486,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Container) GetSpec() []byte {
@@ -1505,10 +1578,15 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\rR\x06stream\"\x11\n" +
-	"\x0fConnectResponse\"_\n" +
+	"\x0fConnectResponse\"\x94\x01\n" +
 	"\x10PutVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
-	"\aentries\x18\x02 \x03(\v2\x1d.krunpod.agent.v1.VolumeEntryR\aentries\"s\n" +
+	"\aentries\x18\x02 \x03(\v2\x1d.krunpod.agent.v1.VolumeEntryR\aentries\x123\n" +
+	"\ascratch\x18\x03 \x01(\v2\x19.krunpod.agent.v1.ScratchR\ascratch\"P\n" +
+	"\aScratch\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\tR\x04part\x12\x1b\n" +
+	"\tpart_name\x18\x03 \x01(\tR\bpartName\"s\n" +
 	"\vVolumeEntry\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
@@ -1541,7 +1619,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*ConfigureSandboxRequest)(nil),  // 0: krunpod.agent.v1.ConfigureSandboxRequest
 	(*UserNamespace)(nil),            // 1: krunpod.agent.v1.UserNamespace
@@ -1563,18 +1641,19 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*ConnectRequest)(nil),           // 17: krunpod.agent.v1.ConnectRequest
 	(*ConnectResponse)(nil),          // 18: krunpod.agent.v1.ConnectResponse
 	(*PutVolumeRequest)(nil),         // 19: krunpod.agent.v1.PutVolumeRequest
-	(*VolumeEntry)(nil),              // 20: krunpod.agent.v1.VolumeEntry
-	(*PutVolumeResponse)(nil),        // 21: krunpod.agent.v1.PutVolumeResponse
-	(*ShutdownRequest)(nil),          // 22: krunpod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),         // 23: krunpod.agent.v1.ShutdownResponse
-	(*Container)(nil),                // 24: krunpod.agent.v1.Container
-	nil,                              // 25: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	(*anypb.Any)(nil),                // 26: google.protobuf.Any
+	(*Scratch)(nil),                  // 20: krunpod.agent.v1.Scratch
+	(*VolumeEntry)(nil),              // 21: krunpod.agent.v1.VolumeEntry
+	(*PutVolumeResponse)(nil),        // 22: krunpod.agent.v1.PutVolumeResponse
+	(*ShutdownRequest)(nil),          // 23: krunpod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),         // 24: krunpod.agent.v1.ShutdownResponse
+	(*Container)(nil),                // 25: krunpod.agent.v1.Container
+	nil,                              // 26: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	(*anypb.Any)(nil),                // 27: google.protobuf.Any
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	5,  // 0: krunpod.agent.v1.ConfigureSandboxRequest.dns:type_name -> krunpod.agent.v1.DNS
 	6,  // 1: krunpod.agent.v1.ConfigureSandboxRequest.hosts:type_name -> krunpod.agent.v1.HostAlias
-	25, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	26, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
 	7,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
 	1,  // 4: krunpod.agent.v1.ConfigureSandboxRequest.user_namespace:type_name -> krunpod.agent.v1.UserNamespace
 	2,  // 5: krunpod.agent.v1.UserNamespace.uids:type_name -> krunpod.agent.v1.IDMapping
@@ -1583,28 +1662,29 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	8,  // 8: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
 	9,  // 9: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
 	7,  // 10: krunpod.agent.v1.UpdateNetworkRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	26, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
+	27, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
 	16, // 12: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
-	20, // 13: krunpod.agent.v1.PutVolumeRequest.entries:type_name -> krunpod.agent.v1.VolumeEntry
-	0,  // 14: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
-	10, // 15: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
-	12, // 16: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
-	14, // 17: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
-	17, // 18: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
-	19, // 19: krunpod.agent.v1.Agent.PutVolume:input_type -> krunpod.agent.v1.PutVolumeRequest
-	22, // 20: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
-	3,  // 21: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
-	11, // 22: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
-	13, // 23: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
-	15, // 24: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
-	18, // 25: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
-	21, // 26: krunpod.agent.v1.Agent.PutVolume:output_type -> krunpod.agent.v1.PutVolumeResponse
-	23, // 27: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	21, // 13: krunpod.agent.v1.PutVolumeRequest.entries:type_name -> krunpod.agent.v1.VolumeEntry
+	20, // 14: krunpod.agent.v1.PutVolumeRequest.scratch:type_name -> krunpod.agent.v1.Scratch
+	0,  // 15: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
+	10, // 16: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
+	12, // 17: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
+	14, // 18: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
+	17, // 19: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
+	19, // 20: krunpod.agent.v1.Agent.PutVolume:input_type -> krunpod.agent.v1.PutVolumeRequest
+	23, // 21: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
+	3,  // 22: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
+	11, // 23: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
+	13, // 24: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
+	15, // 25: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
+	18, // 26: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
+	22, // 27: krunpod.agent.v1.Agent.PutVolume:output_type -> krunpod.agent.v1.PutVolumeResponse
+	24, // 28: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
+	22, // [22:29] is the sub-list for method output_type
+	15, // [15:22] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -1621,7 +1701,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,8 @@ const (
 	PodDir = "/run/krunpod/pod"
 	// VolumeDir holds the volumes that are in the guest's memory, by their names in the pod.
 	VolumeDir = PodDir + "/volumes"
+	// SubPathDir holds parts of such volumes.
+	SubPathDir = PodDir + "/subpaths"
 )
 
 // PodFiles are the files that ConfigureSandbox writes under PodDir, by their path in a container.
