@@ -1,0 +1,503 @@
+package installer
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	containerd "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// node is a tree of files with a containerd that is containerd's own parser, and a krunctl that says what the test wants.
+type node struct {
+	t        *testing.T
+	root     string
+	notReady bool
+	pods     string
+	restarts int
+	// failRestart is how many restarts fail.
+	failRestart int
+	// tooOld makes containerd lose a setting of the CRI's section to a drop-in, as it did before 2.0.
+	tooOld bool
+}
+
+func newNode(t *testing.T, files map[string]string) *node {
+	// Not t.TempDir: the path of a socket below it would be too long.
+	root, err := os.MkdirTemp("", "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	n := &node{t: t, root: root, pods: "[]"}
+	for path, data := range files {
+		n.write(path, data)
+	}
+	return n
+}
+
+func (n *node) write(path, data string) {
+	n.t.Helper()
+	at := filepath.Join(n.root, path)
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile(at, []byte(data), 0o644); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) read(path string) string {
+	n.t.Helper()
+	data, err := os.ReadFile(filepath.Join(n.root, path))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// files are the node's files and links with their contents.
+func (n *node) files() map[string]string {
+	all := map[string]string{}
+	err := filepath.WalkDir(n.root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(path, n.root)
+		switch {
+		case e.IsDir():
+			all[rel] = "directory"
+		case e.Type()&fs.ModeSocket != 0:
+		case e.Type()&fs.ModeSymlink != 0:
+			all[rel], err = os.Readlink(path)
+		default:
+			var data []byte
+			data, err = os.ReadFile(path)
+			all[rel] = string(data)
+		}
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return all
+}
+
+func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
+	switch filepath.Base(argv[0]) {
+	case "krunctl":
+		if argv[1] == "ps" {
+			return []byte(n.pods), nil
+		}
+		if n.notReady {
+			return []byte(`{"ready":false,"checks":[{"name":"kvm","ok":false,"detail":"no /dev/kvm","remedy":"load kvm"}]}`), errors.New("exit status 3")
+		}
+		return []byte(`{"ready":true,"checks":[]}`), nil
+	case "containerd":
+		return n.dump(argv[2])
+	case "systemctl":
+		n.restarts++
+		if n.failRestart > 0 {
+			n.failRestart--
+			return nil, errors.New("containerd.service failed")
+		}
+		return nil, nil
+	}
+	return nil, errors.New("not expected: " + strings.Join(argv, " "))
+}
+
+// dump is containerd config dump, on the node's files: by containerd's own code.
+func (n *node) dump(path string) ([]byte, error) {
+	// As in containerd's defaults, there is a runtime already.
+	runc := map[string]any{"runtime_type": "io.containerd.runc.v2"}
+	c := containerd.Config{Version: 3, Plugins: map[string]any{runtimes: map[string]any{
+		"containerd": map[string]any{"runtimes": map[string]any{"runc": runc}}}}}
+	// A path of the node is one of the test's tree in the file and in its imports.
+	work := n.t.TempDir()
+	for p := range n.files() {
+		if strings.HasSuffix(p, ".toml") {
+			data := strings.ReplaceAll(n.read(p), `["/`, `["`+work+`/`)
+			data = strings.ReplaceAll(data, `, "/`, `, "`+work+`/`)
+			// What migrates the CRI's section is its plugin, which is not linked here.
+			data = strings.ReplaceAll(data, "version = 2", "version = 3")
+			data = strings.ReplaceAll(data, "io.containerd.grpc.v1.cri", runtimes)
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(work, p)), 0o755); err != nil {
+				return nil, err
+			}
+			if err := os.WriteFile(filepath.Join(work, p), []byte(data), 0o600); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(work, path)); err == nil {
+		if err := containerd.LoadConfig(context.Background(), filepath.Join(work, path), &c); err != nil {
+			return nil, err
+		}
+	}
+	if n.tooOld {
+		if p, ok := c.Plugins[runtimes].(map[string]any); ok && len(c.Imports) > 0 {
+			delete(p, "snapshotter")
+		}
+	}
+	data, err := toml.Marshal(c)
+	return []byte(strings.ReplaceAll(string(data), work, "")), err
+}
+
+func (n *node) installer(t *testing.T, override Layout) *Installer {
+	t.Helper()
+	h := Host{Root: n.root, Run: n.run}
+	l, err := h.Detect(override)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Installer{Host: h, Layout: l, Payload: payload(t, "1"), Prefix: DefaultPrefix, Handler: DefaultHandler, Proc: t.TempDir()}
+}
+
+func payload(t *testing.T, content string) string {
+	dir := t.TempDir()
+	for _, f := range []string{"bin/krunctl", "bin/containerd-shim-krun-v2", "lib/libkrunfw.so.5"} {
+		at := filepath.Join(dir, f)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// listen makes containerd's socket.
+func (n *node) listen(t *testing.T, i *Installer) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(n.root, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	i.Layout.Socket = "/s"
+}
+
+const (
+	// What kind writes, shortened.
+	kindConfig = `# explicitly use v2 config format
+version = 2
+
+[plugins."io.containerd.grpc.v1.cri"]
+  snapshotter = "overlayfs" # kept
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+`
+	v3Config = `version = 3
+imports = [ "/etc/containerd/extra/*.toml" ] # an administrator's
+
+[plugins.'io.containerd.cri.v1.runtime']
+  snapshotter = "overlayfs"
+`
+	importing = `version = 3
+imports = ["/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/*.toml"]
+`
+)
+
+// layouts are the distributions' trees, and what an installation may change there besides the prefix.
+var layouts = []struct {
+	name    string
+	files   map[string]string
+	config  string
+	edited  bool
+	dropIn  string
+	version string
+}{
+	{"plain", map[string]string{"/etc/containerd/config.toml": v3Config}, "/etc/containerd/config.toml", true, "/etc/containerd/conf.d", "version = 3"},
+	{"plain", map[string]string{"/etc/hosts": ""}, "/etc/containerd/config.toml", true, "/etc/containerd/conf.d", "version = 3"},
+	{"kind", map[string]string{"/kind/version": "", "/etc/containerd/config.toml": kindConfig}, "/etc/containerd/config.toml", true, "/etc/containerd/conf.d", "version = 2"},
+	{"minikube", map[string]string{"/var/lib/minikube/x": "", "/etc/containerd/config.toml": v3Config}, "/etc/containerd/config.toml", true, "/etc/containerd/conf.d", "version = 3"},
+	{"k3s", map[string]string{"/var/lib/rancher/k3s/agent/etc/containerd/config.toml": importing, "/etc/systemd/system/k3s-agent.service": ""},
+		"/var/lib/rancher/k3s/agent/etc/containerd/config.toml", false, "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d", "version = 3"},
+	{"rke2", map[string]string{"/var/lib/rancher/rke2/agent/etc/containerd/config.toml": strings.ReplaceAll(importing, "k3s", "rke2")},
+		"/var/lib/rancher/rke2/agent/etc/containerd/config.toml", false, "/var/lib/rancher/rke2/agent/etc/containerd/config-v3.toml.d", "version = 3"},
+	{"k0s", map[string]string{"/etc/k0s/containerd.toml": "# k0s_managed=true\nversion = 3\nimports = [\"/run/k0s/containerd-cri.toml\"]\n", "/run/k0s/containerd-cri.toml": "version = 3\n"},
+		"/etc/k0s/containerd.toml", false, "/etc/k0s/containerd.d", "version = 3"},
+	{"microk8s", map[string]string{"/var/snap/microk8s/current/args/containerd-template.toml": kindConfig},
+		"/var/snap/microk8s/current/args/containerd-template.toml", true, "/var/snap/microk8s/common/krunpod", "version = 2"},
+}
+
+func TestInstallAndUninstallOnEachDistribution(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			n := newNode(t, l.files)
+			i := n.installer(t, Layout{})
+			n.listen(t, i)
+			if i.Layout.Name != l.name || i.Layout.Config != l.config || i.Layout.DropIn != l.dropIn {
+				t.Fatalf("detected %+v", i.Layout)
+			}
+			before := n.files()
+
+			res, err := i.Install(t.Context())
+			if err != nil || !res.Ready || !res.Restarted || n.restarts != 1 {
+				t.Fatalf("install: %+v, %v, %d restarts", res, err, n.restarts)
+			}
+			if got := n.read(l.dropIn + "/10-krunpod.toml"); !strings.Contains(got, l.version) {
+				t.Errorf("drop-in: %s", got)
+			}
+			if edited := slices.Contains(res.Changed, l.config); edited != l.edited {
+				t.Errorf("changed %v", res.Changed)
+			}
+			if l.edited {
+				if had, has := strings.Count(before[l.config], "\n"), strings.Count(n.read(l.config), "\n"); before[l.config] != "" && has > had+1 {
+					t.Errorf("%d lines became %d", had, has)
+				}
+			}
+			installed := n.files()
+
+			res, err = i.Install(t.Context())
+			if err != nil || !res.Ready || res.Restarted || len(res.Changed) > 0 {
+				t.Errorf("second install: %+v, %v", res, err)
+			}
+			same(t, installed, n.files())
+
+			if _, err := i.Uninstall(t.Context(), false); err != nil || n.restarts != 2 {
+				t.Errorf("uninstall: %v, %d restarts", err, n.restarts)
+			}
+			delete(before, "/opt")
+			delete(before, "/etc/containerd")
+			after := n.files()
+			delete(after, "/opt")
+			delete(after, "/etc/containerd")
+			same(t, before, after)
+		})
+	}
+}
+
+func same(t *testing.T, want, got map[string]string) {
+	t.Helper()
+	for p, w := range want {
+		if g, ok := got[p]; !ok || g != w {
+			t.Errorf("%s: was %q, is %q (there: %v)", p, w, g, ok)
+		}
+	}
+	for p := range got {
+		if _, ok := want[p]; !ok {
+			t.Errorf("%s: new", p)
+		}
+	}
+}
+
+func TestNodeThatCannotRunPodsKeepsItsContainerd(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	n.notReady = true
+	i := n.installer(t, Layout{})
+	res, err := i.Install(t.Context())
+	if err != nil || res.Ready || res.Reason != "kvm: no /dev/kvm; load kvm" {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if n.restarts != 0 || n.read("/etc/containerd/config.toml") != v3Config || i.Host.exists("/etc/containerd/conf.d") {
+		t.Errorf("containerd was touched: %d restarts, %v", n.restarts, n.files())
+	}
+	if i.Host.exists("/opt/krunpod/current") {
+		t.Error("the version became the current one")
+	}
+}
+
+func TestWhatIsNotUnderstoodIsRefusedAndLeftAlone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		config, want string
+		tooOld       bool
+	}{
+		"version 1":     {config: "[plugins.cri]\n", want: "version 1"},
+		"version 9":     {config: "version = 9\n", want: "version 9"},
+		"no TOML":       {config: "version = = 3\n", want: "not understood"},
+		"not a list":    {config: "version = 3\nimports = 5\n", want: "Imports"},
+		"before 2.0":    {config: kindConfig, want: "more of containerd's configuration", tooOld: true},
+		"its own krun":  {config: "version = 3\nimports = [\"/etc/x.toml\"]\n", want: "another file overrides"},
+		"dotted import": {config: "imports.x = 1\nversion = 3\n", want: "Imports"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, map[string]string{"/etc/containerd/config.toml": tc.config,
+				"/etc/x.toml": "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.krun]\nsandboxer = \"podsandbox\"\n"})
+			n.tooOld = tc.tooOld
+			i := n.installer(t, Layout{})
+			res, err := i.Install(t.Context())
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			if n.restarts != 0 || n.read("/etc/containerd/config.toml") != tc.config || i.Host.exists("/etc/containerd/conf.d") {
+				t.Errorf("%d restarts, left: %v", n.restarts, sortedKeys(n.files()))
+			}
+		})
+	}
+}
+
+func sortedKeys(m map[string]string) []string {
+	var k []string
+	for p := range m {
+		k = append(k, p)
+	}
+	slices.Sort(k)
+	return k
+}
+
+func TestContainerdThatDoesNotComeUpGetsItsConfigurationBack(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	n.failRestart = 1
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err == nil || !strings.Contains(err.Error(), "containerd.service failed") {
+		t.Fatal(err)
+	}
+	if n.restarts != 2 || n.read("/etc/containerd/config.toml") != v3Config || i.Host.exists("/etc/containerd/conf.d") {
+		t.Errorf("%d restarts, %s", n.restarts, n.read("/etc/containerd/config.toml"))
+	}
+	if res, err := i.Install(t.Context()); err != nil || !res.Ready {
+		t.Errorf("next try: %+v, %v", res, err)
+	}
+}
+
+func TestInstallAfterACrashAtAnyWriteEndsWellAndUninstalls(t *testing.T) {
+	crash := errors.New("crash")
+	for step := 1; ; step++ {
+		n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+		i := n.installer(t, Layout{})
+		n.listen(t, i)
+		calls, crashed := 0, false
+		i.Host.Run = func(ctx context.Context, argv ...string) ([]byte, error) {
+			if calls++; calls == step {
+				crashed = true
+				panic(crash)
+			}
+			return n.run(ctx, argv...)
+		}
+		func() {
+			defer func() {
+				if r := recover(); r != nil && r != crash {
+					panic(r)
+				}
+			}()
+			if _, err := i.Install(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}()
+		i.Host.Run = n.run
+		if res, err := i.Install(t.Context()); err != nil || !res.Ready || n.restarts == 0 {
+			t.Fatalf("after a crash at program %d: %+v, %v, %d restarts", step, res, err, n.restarts)
+		}
+		if _, err := i.Uninstall(t.Context(), false); err != nil || n.read("/etc/containerd/config.toml") != v3Config {
+			t.Fatalf("uninstall after a crash at program %d: %v", step, err)
+		}
+		if !crashed {
+			return
+		}
+	}
+}
+
+func TestUpgradeKeepsTheFilesThatRunningPodsUse(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	first, err := i.Install(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(i.Proc, "7"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(i.Proc, "7/exe")
+	if err := os.Symlink("/opt/krunpod/versions/"+first.Version+"/bin/containerd-shim-krun-v2", exe); err != nil {
+		t.Fatal(err)
+	}
+	i.Payload = payload(t, "2")
+	second, err := i.Install(t.Context())
+	if err != nil || second.Restarted || second.Version == first.Version {
+		t.Fatalf("%+v, %v", second, err)
+	}
+	if got := n.read("/opt/krunpod/bin/krunctl"); got != "2" {
+		t.Errorf("current is %q", got)
+	}
+	if got := n.read("/opt/krunpod/versions/" + first.Version + "/bin/krunctl"); got != "1" {
+		t.Errorf("the running version has %q", got)
+	}
+	os.Remove(exe)
+	if _, err := i.Install(t.Context()); err != nil || i.Host.exists("/opt/krunpod/versions/"+first.Version) {
+		t.Errorf("the version that nobody uses stays: %v", err)
+	}
+}
+
+func TestUninstallReportsRunningPodsFirst(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.pods = `[{"id":"abc"}]`
+	before := n.files()
+	if _, err := i.Uninstall(t.Context(), false); !errors.Is(err, ErrPodsRun) || !strings.Contains(err.Error(), "abc") {
+		t.Fatal(err)
+	}
+	same(t, before, n.files())
+	if _, err := i.Uninstall(t.Context(), true); err != nil || i.Host.exists("/opt/krunpod") {
+		t.Errorf("forced: %v", err)
+	}
+}
+
+func TestUninstallKeepsWhatAnAdministratorChangedSince(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.write("/etc/containerd/config.toml", n.read("/etc/containerd/config.toml")+"# mine\n")
+	if _, err := i.Uninstall(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.read("/etc/containerd/config.toml"); got != v3Config+"# mine\n" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+func TestInstallationByHandIsRefused(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config, "/opt/krunpod/bin/krunctl": "by hand"})
+	if _, err := n.installer(t, Layout{}).Install(t.Context()); err == nil || !strings.Contains(err.Error(), "by hand") {
+		t.Error(err)
+	}
+	if n.read("/opt/krunpod/bin/krunctl") != "by hand" {
+		t.Error("it was overwritten")
+	}
+}
+
+func TestAnotherPrefixIsToldToTheShimAndTakenBack(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	i.Prefix = "/srv/krun"
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.read("/etc/krunpod/config.d/00-installer.toml"); !strings.Contains(got, `runner = "/srv/krun/bin/krun-runner"`) {
+		t.Error(got)
+	}
+	if _, err := i.Uninstall(t.Context(), false); err != nil || i.Host.exists("/etc/krunpod/config.d/00-installer.toml") {
+		t.Errorf("it stays: %v", err)
+	}
+}
+
+func TestLinksOfTheHostStayInItsTree(t *testing.T) {
+	n := newNode(t, map[string]string{"/disk/containerd/config.toml": v3Config})
+	if err := os.MkdirAll(filepath.Join(n.root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/disk/containerd", filepath.Join(n.root, "etc/containerd")); err != nil {
+		t.Fatal(err)
+	}
+	h := Host{Root: n.root}
+	if err := h.write("/etc/containerd/conf.d/x", []byte("x")); err != nil || n.read("/disk/containerd/conf.d/x") != "x" {
+		t.Error(err)
+	}
+}
