@@ -54,7 +54,7 @@ spec:
     image: IMAGE
     command: [sh, -c, "mount -t tmpfs t /mnt && echo mounted; grep ^CapEff /proc/self/status; ps | grep -c '[s]leep 15'"]
     securityContext: {privileged: true}
-  - {name: n, image: IMAGE, command: [sh, -c, "sleep 15"]}
+  - {name: neighbour, image: IMAGE, command: [sh, -c, "sleep 15"]}
 ---
 apiVersion: v1
 kind: Pod
