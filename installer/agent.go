@@ -17,8 +17,9 @@ const (
 	LabelRuntime = "krun.dev/runtime"
 	// AnnotationReason says why a node is not ready.
 	AnnotationReason = "krun.dev/not-ready"
-	// AnnotationVersion is on each node that has an installation.
+	// AnnotationVersion is on each node that has an installation, or may have one: it is underWay while the first is made.
 	AnnotationVersion = "krun.dev/installed"
+	underWay          = "installing"
 	// AnnotationUninstall asks the installer on a node to uninstall; Retire sets it.
 	AnnotationUninstall = "krun.dev/uninstall"
 )
@@ -59,7 +60,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		case !next.After(time.Now()):
 			next = time.Now().Add(retry)
-			if a.install(ctx) {
+			if a.install(ctx, node.Annotations[AnnotationVersion]) {
 				next = time.Now().Add(24 * time.Hour)
 			}
 		}
@@ -71,8 +72,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-// install installs, and records the outcome on the node; it reports whether nothing is left to try.
-func (a *Agent) install(ctx context.Context) bool {
+// install installs, and records the outcome on the node, where version was installed before; it reports whether nothing
+// is left to try. A removal that begins meanwhile must know of this node, so the node says so first.
+func (a *Agent) install(ctx context.Context, version string) bool {
+	if version == "" {
+		if err := a.Kube.PatchNode(ctx, a.Node, nil, map[string]any{AnnotationVersion: underWay}); err != nil {
+			slog.Error("annotate the node", "error", err)
+			return false
+		}
+	}
 	res, err := a.Installer.Install(ctx)
 	if ctx.Err() != nil {
 		return false
@@ -91,8 +99,11 @@ func (a *Agent) install(ctx context.Context) bool {
 		kind, reason, message = "Normal", "KrunReady", "this node runs krun pods, version "+res.Version
 		labels[LabelRuntime] = "ready"
 	}
-	if res != nil && res.Version != "" {
+	switch {
+	case res != nil && res.Version != "":
 		annotations[AnnotationVersion] = res.Version
+	case version == "" || version == underWay:
+		annotations[AnnotationVersion] = nil // the reason tells a removal of this node
 	}
 	slog.Info(message, "result", res)
 	if err := a.Kube.PatchNode(ctx, a.Node, labels, annotations); err != nil {

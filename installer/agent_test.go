@@ -82,9 +82,12 @@ func (s *apiServer) seen() (labels, annotations map[string]string, events string
 }
 
 // startAgent runs an agent on a node of files and returns when it has settled.
-func startAgent(t *testing.T, n *node) (*apiServer, *kube.Client, *Installer) {
+func startAgent(t *testing.T, n *node, before ...func(*apiServer)) (*apiServer, *kube.Client, *Installer) {
 	t.Helper()
 	api := &apiServer{node: kube.Meta{Name: "a", Labels: map[string]string{"mine": "1"}, Annotations: map[string]string{"mine": "1"}}}
+	for _, f := range before {
+		f(api)
+	}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
 	client := &kube.Client{Base: server.URL, HTTP: server.Client(), Token: func() (string, error) { return "t", nil }}
@@ -125,6 +128,20 @@ func TestNodeIsLabelledWhenReadyAndCleanAfterRetire(t *testing.T) {
 	labels, annotations, events = api.seen()
 	if labels["mine"] != "1" || len(labels) != 1 || annotations["mine"] != "1" || len(annotations) != 1 || i.Host.exists("/opt/krunpod") || n.read("/etc/containerd/config.toml") != v3Config {
 		t.Errorf("left: %v %v %s", labels, annotations, events)
+	}
+}
+
+func TestRemovalWaitsForAnInstallationThatIsUnderWay(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	var during string
+	api, _, _ := startAgent(t, n, func(api *apiServer) {
+		n.checking = func() {
+			_, annotations, _ := api.seen()
+			during = annotations[AnnotationVersion]
+		}
+	})
+	if _, annotations, _ := api.seen(); during != underWay || annotations[AnnotationVersion] == underWay {
+		t.Errorf("%q while it installed, %q afterwards", during, annotations[AnnotationVersion])
 	}
 }
 

@@ -24,6 +24,8 @@ type node struct {
 	restarts int
 	// failRestart is how many restarts fail.
 	failRestart int
+	// checking is called when krunctl checks the node.
+	checking func()
 	// tooOld makes containerd lose a setting of the CRI's section to a drop-in, as it did before 2.0.
 	tooOld bool
 }
@@ -94,6 +96,9 @@ func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 	case "krunctl":
 		if argv[1] == "ps" {
 			return []byte(n.pods), nil
+		}
+		if n.checking != nil {
+			n.checking()
 		}
 		if n.notReady {
 			return []byte(`{"ready":false,"checks":[{"name":"kvm","ok":false,"detail":"no /dev/kvm","remedy":"load kvm"}]}`), errors.New("exit status 3")
