@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -181,6 +182,33 @@ func TestBidirectionalMountIsRefusedByName(t *testing.T) {
 	config.Mounts = []*runtime.Mount{{HostPath: t.TempDir(), ContainerPath: "/m", Propagation: runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL}}
 	if _, err := p.Run(n.ctx, config); err == nil || !strings.Contains(err.Error(), "Bidirectional") {
 		t.Errorf("error: %v", err)
+	}
+}
+
+func TestDeviceOfTheHostIsRefusedByName(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	config := testpod.ContainerConfig("device", "exec sleep 1000")
+	config.Devices = []*runtime.Device{{HostPath: "/dev/kvm", ContainerPath: "/dev/kvm", Permissions: "rwm"}}
+	if _, err := p.Run(n.ctx, config); err == nil || !strings.Contains(err.Error(), "/dev/kvm") {
+		t.Errorf("error: %v", err)
+	}
+	config.Metadata.Name = "null"
+	config.Devices = []*runtime.Device{{HostPath: "/dev/null", ContainerPath: "/dev/null", Permissions: "rwm"}}
+	if out := n.exec(n.container(p, config), "echo x >/dev/null && echo wrote"); out != "wrote\n" {
+		t.Errorf("a device that the guest has: %q", out)
+	}
+}
+
+func TestCheckpointIsRefused(t *testing.T) {
+	n := newNode(t)
+	k := n.container(n.pod(), testpod.ContainerConfig("checkpoint", "exec sleep 1000"))
+	task := n.adopt(k.ID)
+	if _, err := task.task.Checkpoint(task.ctx); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "microVM") {
+		t.Errorf("error: %v", err)
+	}
+	if out := n.exec(k, "echo fine"); out != "fine\n" {
+		t.Errorf("the container afterwards: %q", out)
 	}
 }
 
