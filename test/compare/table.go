@@ -28,25 +28,67 @@ type line struct {
 // Table is the list of differences that have a reason.
 type Table []line
 
-// Parse reads a table: a line is KEY | FIRST | SECOND | REASON; what begins with # is a comment.
-func Parse(text string) (Table, error) {
-	var t Table
+// Row is a line of a table in its own words.
+type Row struct {
+	// Section is the comment above the line, of one or more lines up to a blank one.
+	Section                    string
+	Key, First, Second, Reason string
+
+	number int
+	text   string
+}
+
+// legend begins the comment that says what the columns are; it heads no section.
+const legend = "KEY | "
+
+// Rows reads a table: a line is KEY | FIRST | SECOND | REASON; what begins with # is a comment.
+func Rows(text string) ([]Row, error) {
+	var rows []Row
+	var comment []string
+	section := ""
 	for i, l := range strings.Split(text, "\n") {
 		l = strings.TrimSpace(l)
-		if l == "" || strings.HasPrefix(l, "#") {
+		if said, ok := strings.CutPrefix(l, "#"); ok {
+			comment = append(comment, strings.TrimSpace(said))
+			continue
+		}
+		if comment != nil {
+			section = ""
+			if !strings.HasPrefix(comment[len(comment)-1], legend) {
+				section = strings.Join(comment, " ")
+			}
+			comment = nil
+		}
+		if l == "" {
 			continue
 		}
 		columns := strings.SplitN(l, " | ", 4)
 		if len(columns) != 4 || strings.TrimSpace(columns[3]) == "" {
 			return nil, fmt.Errorf("line %d: %q is not KEY | FIRST | SECOND | REASON", i+1, l)
 		}
-		t = append(t, line{i + 1, l, pattern(columns[0]), pattern(columns[1]), pattern(columns[2])})
+		for j := range columns {
+			columns[j] = strings.TrimSpace(columns[j])
+		}
+		rows = append(rows, Row{section, columns[0], columns[1], columns[2], columns[3], i + 1, l})
+	}
+	return rows, nil
+}
+
+// Parse reads a table to check by.
+func Parse(text string) (Table, error) {
+	rows, err := Rows(text)
+	if err != nil {
+		return nil, err
+	}
+	var t Table
+	for _, r := range rows {
+		t = append(t, line{r.number, r.text, pattern(r.Key), pattern(r.First), pattern(r.Second)})
 	}
 	return t, nil
 }
 
 func pattern(glob string) *regexp.Regexp {
-	parts := strings.Split(strings.TrimSpace(glob), "*")
+	parts := strings.Split(glob, "*")
 	for i := range parts {
 		parts[i] = regexp.QuoteMeta(parts[i])
 	}

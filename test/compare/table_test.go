@@ -52,3 +52,17 @@ func TestMeasurementsMayDifferByLessThanHalf(t *testing.T) {
 		t.Errorf("%q", unknown)
 	}
 }
+
+func TestRowsKnowTheirSection(t *testing.T) {
+	rows, err := Rows("# What it is.\n# KEY | UNDER A | UNDER B | REASON\na/x | 1 | 2 | r\n\n# One,\n# and on.\na/y | 1 | - | s | t\na/z | * | * | u\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got [][2]string
+	for _, r := range rows {
+		got = append(got, [2]string{r.Section, r.Key + r.First + r.Second + r.Reason})
+	}
+	if want := [][2]string{{"", "a/x12r"}, {"One, and on.", "a/y1-s | t"}, {"One, and on.", "a/z**u"}}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
