@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,6 +169,15 @@ func TestWhatAMicroVMCannotHaveIsRefusedByName(t *testing.T) {
 		},
 		"device of the host": func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/dev/null", Options: []string{"bind"}}}
+		},
+		"socket of the host": func(s *specs.Spec) {
+			path := filepath.Join(t.TempDir(), "s")
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			s.Mounts = []specs.Mount{{Destination: "/m", Source: path, Options: []string{"bind"}}}
 		},
 		"ridmap": func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/tmp", Options: []string{"rbind", "ridmap"}}}
