@@ -30,7 +30,9 @@ func pssByProcess() (map[string]pss, error) {
 		if err != nil {
 			continue // a kernel thread, or it has ended
 		}
-		all[d] = pss{strings.TrimSpace(string(name)), kib}
+		// Behind the colon is which VM: krun-runner names itself so.
+		kind, _, _ := strings.Cut(strings.TrimSpace(string(name)), ":")
+		all[d] = pss{kind, kib}
 	}
 	return all, nil
 }
