@@ -96,6 +96,9 @@ func namespacesOf(spec *specs.Spec) (netNS string, err error) {
 
 // ociLimits are the pod's limits from containerd's annotations, or the container's own.
 func ociLimits(spec *specs.Spec) (limits, error) {
+	if role, _ := RoleOf(spec.Annotations); role == RoleAlone {
+		return limitsOf(spec.Linux.Resources), nil
+	}
 	var l limits
 	for _, a := range []struct {
 		key string
@@ -110,17 +113,6 @@ func ociLimits(spec *specs.Spec) (limits, error) {
 			return l, fmt.Errorf("annotation %s: %q is not a number", a.key, text)
 		}
 		*a.to = n
-	}
-	if role, _ := RoleOf(spec.Annotations); role != RoleAlone {
-		return l, nil
-	}
-	if r := spec.Linux.Resources; r != nil {
-		if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil {
-			l.cpuQuota, l.cpuPeriod = *r.CPU.Quota, int64(*r.CPU.Period)
-		}
-		if r.Memory != nil && r.Memory.Limit != nil {
-			l.memory = *r.Memory.Limit
-		}
 	}
 	return l, nil
 }

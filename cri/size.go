@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/config"
@@ -15,6 +16,28 @@ type limits struct {
 	cpuQuota, cpuPeriod int64
 	// memory in bytes.
 	memory int64
+}
+
+// cpus is the limit in whole CPUs, rounded up; 0 is no limit.
+func (l limits) cpus() uint64 {
+	if l.cpuQuota <= 0 || l.cpuPeriod <= 0 {
+		return 0
+	}
+	return uint64((l.cpuQuota-1)/l.cpuPeriod + 1)
+}
+
+// limitsOf reads the limits of one container.
+func limitsOf(r *specs.LinuxResources) (l limits) {
+	if r == nil {
+		return l
+	}
+	if r.Memory != nil && r.Memory.Limit != nil {
+		l.memory = *r.Memory.Limit
+	}
+	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil {
+		l.cpuQuota, l.cpuPeriod = *r.CPU.Quota, int64(*r.CPU.Period)
+	}
+	return l
 }
 
 // size gives the VM's virtual CPUs and MiB of memory: the limits rounded up, memory plus the guest's overhead, the
@@ -50,10 +73,10 @@ func size(l limits, annotations map[string]string, vm config.VM) (vcpus uint8, m
 }
 
 func cpusFor(l limits, vm config.VM) uint64 {
-	if l.cpuQuota <= 0 || l.cpuPeriod <= 0 {
-		return uint64(vm.DefaultVCPUs)
+	if n := l.cpus(); n > 0 {
+		return n
 	}
-	return max(1, uint64((l.cpuQuota+l.cpuPeriod-1)/l.cpuPeriod))
+	return uint64(vm.DefaultVCPUs)
 }
 
 func memoryFor(l limits, vm config.VM) uint64 {

@@ -82,11 +82,6 @@ func (s *service) CloseIO(_ context.Context, r *taskAPI.CloseIORequest) (*emptyp
 	return &emptypb.Empty{}, nil
 }
 
-// Update changes a container's limits within the VM's size.
-func (s *service) Update(ctx context.Context, r *taskAPI.UpdateTaskRequest) (*emptypb.Empty, error) {
-	return forward(ctx, s, r.ID, "", taskAPI.TTRPCTaskService.Update, r)
-}
-
 // Stats reports a container's cgroup in the guest.
 func (s *service) Stats(ctx context.Context, r *taskAPI.StatsRequest) (*taskAPI.StatsResponse, error) {
 	return forward(ctx, s, r.ID, "", taskAPI.TTRPCTaskService.Stats, r)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/types/task"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -89,6 +90,10 @@ type container struct {
 
 	mu    sync.Mutex
 	execs map[string]*process
+
+	// updating is held through an update; resources are the limits that the container has.
+	updating  sync.Mutex
+	resources *specs.LinuxResources
 }
 
 func (c *container) exec(id string) (*process, bool) {

@@ -59,7 +59,7 @@ func TestChart(t *testing.T) {
 
 	t.Cleanup(c.remove)
 	c.helm("helm3", "install", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=first", "--wait", "--timeout=5m")
-	s.must("rollout", "status", "daemonset/krunpod", "--timeout=170s")
+	s.must("rollout", "status", "daemonset/krunpod-installer", "--timeout=170s")
 	s.until("the node's label", func() bool { return s.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`) == "ready" })
 	first := c.version()
 	s.apply(strings.Replace(chartPod, "NAME", "old", 1))
@@ -74,7 +74,7 @@ func TestChart(t *testing.T) {
 	}
 
 	c.helm("helm4", "upgrade", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=next", "--wait", "--timeout=5m")
-	s.must("rollout", "status", "daemonset/krunpod", "--timeout=170s")
+	s.must("rollout", "status", "daemonset/krunpod-installer", "--timeout=170s")
 	s.until("another version on the node", func() bool { return c.version() != first })
 	s.apply(strings.Replace(chartPod, "NAME", "new", 1))
 	s.ready("new")

@@ -155,7 +155,7 @@ func TestJobs(t *testing.T) {
 		s.must("wait", "--for=condition=Complete", "job/good", "--timeout=170s")
 		s.must("wait", "--for=condition=Failed", "job/bad", "--timeout=170s")
 		s.see("good", s.get("job/good", "{.status.succeeded}"))
-		s.see("good.log", s.must("logs", "job/good", "--all-pods", "--prefix=false"))
+		s.see("good.log", s.must("logs", "--selector", "job-name=good"))
 		s.see("bad", s.get("job/bad", "{.status.failed} {.status.conditions[?(@.type==\"Failed\")].reason}"))
 		s.see("bad.exit", s.get("pods", "{.items[?(@.metadata.labels.job-name==\"bad\")].status.containerStatuses[0].state.terminated.exitCode}"))
 		s.until("a job of the CronJob to succeed", func() bool {

@@ -46,32 +46,38 @@ type side struct {
 	seen    compare.Seen
 }
 
-// under runs look under runc and under krun, and fails for each difference in what it saw that is not in the table.
+// under runs look under runc and under krun, and fails for each difference in what it saw that is not in the table. Most of a
+// look is waiting, so both run beside each other, and beside other tests.
 func under(t *testing.T, scope string, look func(*side)) {
 	t.Helper()
+	t.Parallel()
 	table, err := compare.Parse(differences)
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[string]compare.Seen{}
-	for _, h := range []string{"runc", "krun"} {
-		t.Run(h, func(t *testing.T) {
-			s := newSide(t, scope, h)
+	runc, krun := compare.Seen{}, compare.Seen{}
+	// It runs when both have ended.
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		unknown, stale := table.Of(scope).Check(runc, map[string]compare.Seen{"krun": krun})
+		for _, d := range unknown {
+			t.Errorf("not as under runc, and not in differences.txt: %s", d)
+		}
+		for _, l := range stale {
+			t.Errorf("in differences.txt, and not seen: %s", l)
+		}
+		t.Logf("%d things compared under %s", len(runc), scope)
+	})
+	for handler, seen := range map[string]compare.Seen{"runc": runc, "krun": krun} {
+		t.Run(handler, func(t *testing.T) {
+			t.Parallel()
+			s := newSide(t, scope, handler)
+			s.seen = seen
 			look(s)
-			seen[h] = s.seen
 		})
 	}
-	if t.Failed() {
-		return
-	}
-	unknown, stale := table.Of(scope).Check(seen["runc"], map[string]compare.Seen{"krun": seen["krun"]})
-	for _, d := range unknown {
-		t.Errorf("not as under runc, and not in differences.txt: %s", d)
-	}
-	for _, l := range stale {
-		t.Errorf("in differences.txt, and not seen: %s", l)
-	}
-	t.Logf("%d things compared under %s", len(seen["runc"]), scope)
 }
 
 // newSide makes the namespace, which goes with all that is in it when the test ends.
