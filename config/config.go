@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strings"
 	"time"
@@ -56,6 +57,16 @@ type VM struct {
 	MaxMemoryMiB uint32 `toml:"max_memory_mib"`
 	// OverheadMiB is added to a pod's memory limit for the guest's kernel and agent.
 	OverheadMiB uint32 `toml:"overhead_mib"`
+	// ConcurrentBoots is how many VMs of the node boot at the same time, while others wait; 0 is as Boots says.
+	ConcurrentBoots uint16 `toml:"concurrent_boots"`
+}
+
+// Boots is ConcurrentBoots, or the node's number of CPUs, but two at least: a guest that hangs must not hold up all others.
+func (v VM) Boots() int {
+	if v.ConcurrentBoots > 0 {
+		return int(v.ConcurrentBoots)
+	}
+	return max(2, runtime.NumCPU())
 }
 
 // Kernel replaces the kernel of libkrunfw (krun.Kernel).

@@ -45,15 +45,29 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 	if err := s.joinNetwork(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.boot(); err != nil {
+	if err := s.bootInTurn(ctx); err != nil {
 		return nil, err
-	}
-	s.listenLoopback(ctx)
-	if err := s.meetAgent(ctx); err != nil {
-		return nil, s.explain(err)
 	}
 	s.forwardLoopback()
 	return s, nil
+}
+
+// bootInTurn boots the guest until its agent answers.
+func (s *Sandbox) bootInTurn(ctx context.Context) error {
+	turn, err := takeTurn(ctx, s.cfg.State, s.cfg.VM.Boots())
+	if err != nil {
+		return err
+	}
+	defer turn.Close()
+	s.timeline.Mark("turn to boot")
+	if err := s.boot(); err != nil {
+		return err
+	}
+	s.listenLoopback(ctx)
+	if err := s.meetAgent(ctx); err != nil {
+		return s.explain(err)
+	}
+	return nil
 }
 
 // newSandbox makes the sandbox's directory and its first state. An old sandbox of the same id that was never removed
