@@ -1,12 +1,26 @@
 # shellcheck shell=bash
-# The test cluster: the control plane's processes on this machine, the kubelet and kube-proxy on the node. To be sourced after
-# node.sh and node_init by hack/cluster, with STATE set.
+# The test cluster: the control plane's processes on this machine, the kubelet and kube-proxy on the nodes. To be sourced after
+# node.sh by hack/cluster, with STATE, and in NODES the nodes' numbers.
 
 SERVER=${HOST_IP4%/*}
 SERVICES=10.96.0.0/16
 CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler coredns)
 # Seconds that an emulated node may take to become ready.
 READY_TIMEOUT=300
+
+# on_node N COMMAND...: with the functions of node.sh for that node.
+on_node() { (node_init "$1" && "${@:2}"); }
+
+# on_nodes COMMAND...: for all nodes, beside each other.
+on_nodes() {
+	local n jobs=() job rc=0
+	for n in "${NODES[@]}"; do
+		on_node "$n" "$@" &
+		jobs+=($!)
+	done
+	for job in "${jobs[@]}"; do wait "$job" || rc=1; done
+	return "$rc"
+}
 
 kubernetes() { "$REPO/hack/cached" kubernetes; }
 
@@ -36,7 +50,7 @@ control_plane_up() {
 		--listen-peer-urls http://127.0.0.1:2380 --log-level warn
 	component kube-apiserver "$bin/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --advertise-address "$SERVER" \
 		--service-cluster-ip-range "$SERVICES" --allow-privileged --authorization-mode Node,RBAC \
-		--enable-admission-plugins NodeRestriction --client-ca-file "$pki/ca.crt" \
+		--enable-admission-plugins NodeRestriction,PodNodeSelector --client-ca-file "$pki/ca.crt" \
 		--tls-cert-file "$pki/apiserver.crt" --tls-private-key-file "$pki/apiserver.key" \
 		--kubelet-certificate-authority "$pki/ca.crt" --kubelet-preferred-address-types InternalIP \
 		--kubelet-client-certificate "$pki/apiserver-kubelet.crt" --kubelet-client-key "$pki/apiserver-kubelet.key" \
@@ -74,6 +88,8 @@ node_files() {
 	cp "$STATE/pki/proxy.kubeconfig" "$work/pki/"
 }
 
+node_prepared() { "$REPO/hack/prepare-node" "$NODE"; }
+
 # node_joins: what Kubernetes needs on the node. The binary is large for an emulated network and is copied once.
 node_joins() {
 	local work bin size
@@ -92,9 +108,14 @@ node_joins() {
 	node_exec /etc/kubernetes/start
 }
 
+# node_certificates: what test/pki is to make for the node.
+node_certificates() { echo "node$NODE=$NODE_IP"; }
+
 make_pki() {
+	local n nodes=()
+	for n in "${NODES[@]}"; do nodes+=("$(on_node "$n" node_certificates)"); done
 	mkdir -m 700 "$STATE/pki.new"
-	(cd "$REPO" && go run ./test/pki "$STATE/pki.new" "$SERVER" "node$NODE=$NODE_IP")
+	(cd "$REPO" && go run ./test/pki "$STATE/pki.new" "$SERVER" "${nodes[@]}")
 	mv "$STATE/pki.new" "$STATE/pki"
 }
 
@@ -102,20 +123,20 @@ cluster_up() {
 	as_root "network namespaces and nodes"
 	local begin=$SECONDS
 	mkdir -p "$STATE/run"
-	echo "$NODE" >"$STATE/node"
+	(IFS=, && echo "${NODES[*]}") >"$STATE/nodes"
 	"$REPO/hack/cached" etcd >/dev/null
 	"$REPO/hack/cached" coredns >/dev/null
 	kubernetes >/dev/null
 	"$REPO/hack/build"
-	"$REPO/hack/prepare-node" "$NODE"
+	on_nodes node_prepared
 	rm -rf "$STATE/pki.new"
 	[[ -d $STATE/pki ]] || stage "certificates" make_pki
 	say "control plane ..."
 	control_plane_up
 	await 120 "the API server answers" admin get --raw /readyz
-	stage "kubelet and kube-proxy on node $NODE" node_joins
+	stage "kubelet and kube-proxy" on_nodes node_joins
 	admin apply -f "$REPO/hack/kubernetes/manifests" >&2
-	await "$READY_TIMEOUT" "node $NODE is ready" admin wait --for=condition=Ready "node/node$NODE" --timeout=20s
+	await "$READY_TIMEOUT" "the nodes are ready" admin wait --for=condition=Ready "${NODES[@]/#/node/node}" --timeout=20s
 	await 60 "the default service account is there" admin get serviceaccount default
 	say "the cluster is up in $((SECONDS - begin)) s:"
 	say "  hack/cluster kubectl get nodes          hack/cluster exec -- k9s"
@@ -135,7 +156,7 @@ cluster_down() {
 			if component_pid "$name" >/dev/null; then kill -9 "$pid"; fi
 		fi
 	done
-	node_down
+	on_nodes node_down
 	rm -rf "$STATE"
 }
 
@@ -147,12 +168,15 @@ cluster_running() {
 }
 
 cluster_status() {
-	local name pid rc=0
+	local name pid n state rc=0
 	for name in "${CONTROL_PLANE[@]}"; do
 		if pid=$(component_pid "$name"); then echo "$name: running ($pid)"; else echo "$name: not running" && rc=3; fi
 	done
-	echo "node $NODE: $(node_state)"
-	[[ $(node_state) == ok ]] || rc=3
+	for n in "${NODES[@]}"; do
+		state=$(on_node "$n" node_state)
+		echo "node $n: $state"
+		[[ $state == ok ]] || rc=3
+	done
 	if ((rc == 0)); then admin get nodes || rc=3; fi
 	exit "$rc"
 }
@@ -166,7 +190,7 @@ cluster_exec() {
 
 cluster_logs() {
 	case ${1:-kube-apiserver} in
-	kubelet | kube-proxy | containerd) node_exec cat "/var/log/$1.log" ;;
+	kubelet | kube-proxy | containerd) on_node "${2:-${NODES[0]}}" node_exec cat "/var/log/$1.log" ;;
 	etcd | coredns | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
 	*) die "$1: no such component; see hack/cluster --help" ;;
 	esac

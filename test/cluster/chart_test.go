@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -23,7 +24,7 @@ containerd:
   restartCommand: /etc/kpnode/start >/dev/null 2>&1 </dev/null
 `
 
-// looker sees the node's files.
+// looker sees a node's files.
 const looker = `
 apiVersion: v1
 kind: Pod
@@ -55,13 +56,16 @@ func TestChart(t *testing.T) {
 	}
 	s.apply(looker)
 	s.ready("looker")
-	before := c.node()
+	before := c.state()
 
 	t.Cleanup(c.remove)
 	c.helm("helm3", "install", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=first", "--wait", "--timeout=5m")
 	s.must("rollout", "status", "daemonset/krunpod-installer", "--timeout=170s")
-	s.until("the node's label", func() bool { return s.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`) == "ready" })
-	first := c.version()
+	nodes := len(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
+	s.until("the nodes' labels", func() bool {
+		return strings.Count(s.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`), "ready") == nodes
+	})
+	first := c.versions()
 	s.apply(strings.Replace(chartPod, "NAME", "old", 1))
 	s.ready("old")
 	kernel := s.in("looker", "uname -r")
@@ -75,7 +79,10 @@ func TestChart(t *testing.T) {
 
 	c.helm("helm4", "upgrade", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=next", "--wait", "--timeout=5m")
 	s.must("rollout", "status", "daemonset/krunpod-installer", "--timeout=170s")
-	s.until("another version on the node", func() bool { return c.version() != first })
+	s.until("the next version on all nodes", func() bool {
+		next := strings.Fields(c.versions())
+		return len(next) == nodes && len(slices.Compact(next)) == 1 && next[0] != strings.Fields(first)[0]
+	})
 	s.apply(strings.Replace(chartPod, "NAME", "new", 1))
 	s.ready("new")
 	if got := s.in("looker", "chroot /host /opt/krunpod-chart/bin/krunctl --version"); !strings.HasSuffix(strings.TrimSpace(got), " next") {
@@ -89,8 +96,8 @@ func TestChart(t *testing.T) {
 	s.in("old", "true")
 	s.must("delete", "pod", "old", "new", "--timeout=170s")
 	c.helm("helm4", "uninstall", "krunpod", "--timeout=5m")
-	if after := c.node(); after != before {
-		t.Errorf("the node before:\n%s\nand after:\n%s", before, after)
+	if after := c.state(); after != before {
+		t.Errorf("the nodes before:\n%s\nand after:\n%s", before, after)
 	}
 	if s.ok("get", "runtimeclass", "krun-chart") {
 		t.Error("the RuntimeClass is left")
@@ -122,13 +129,13 @@ func (c *release) logs() string {
 	return out
 }
 
-// version is what the node says of the installation; it has one if the label is there.
-func (c *release) version() string {
+// versions is what the nodes say of their installations.
+func (c *release) versions() string {
 	return c.get("nodes", `{.items[*].metadata.annotations.krun\.dev/installed}`)
 }
 
-// node is what the installation may change, and the removal must bring back.
-func (c *release) node() string {
+// state is what the installation may change on the nodes, and the removal must bring back; the files are those of one.
+func (c *release) state() string {
 	c.Helper()
 	labels := c.get("nodes", "{.items[*].metadata.labels}")
 	mine := ""

@@ -28,6 +28,11 @@ spec:
     image: IMAGE
     command: [httpd, -f, -p, "7000"]
     readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 2, timeoutSeconds: 5}
+  - name: grpc
+    image: HEALTH
+    command: [sh, -c, "touch /healthy; exec health 7001 /healthy"]
+    readinessProbe: {grpc: {port: 7001}, periodSeconds: 2, timeoutSeconds: 5}
+    livenessProbe: {grpc: {port: 7001}, initialDelaySeconds: 5, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 2}
 `
 
 func TestProbes(t *testing.T) {
@@ -41,9 +46,12 @@ func TestProbes(t *testing.T) {
 		s.must("exec", "probed", "-c", "http", "--", "touch", "/www/ready")
 		s.ready("probed")
 		s.must("exec", "probed", "-c", "exec", "--", "rm", "/alive")
-		s.until("a restart", func() bool {
-			return s.get("pod/probed", "{.status.containerStatuses[?(@.name==\"exec\")].restartCount}") == "1"
-		})
+		s.must("exec", "probed", "-c", "grpc", "--", "rm", "/healthy")
+		for _, c := range []string{"exec", "grpc"} {
+			s.until("a restart of "+c, func() bool {
+				return s.get("pod/probed", "{.status.containerStatuses[?(@.name==\""+c+"\")].restartCount}") == "1"
+			})
+		}
 		s.ready("probed")
 		s.see("restarts", s.get("pod/probed", "{.status.containerStatuses[*].restartCount}"))
 	})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ const (
 	// patience bounds what the kubelet does by itself, on an emulated node.
 	patience = 3 * time.Minute
 	image    = "localhost/krunpod/busybox:1"
+	// health is image with the command health: test/images.
+	health = "localhost/krunpod/health:1"
 )
 
 func TestMain(m *testing.M) {
@@ -42,6 +45,8 @@ type side struct {
 	ctx     context.Context
 	handler string
 	ns      string
+	// node is where its pods are, empty for anywhere.
+	node string
 	scope   string
 	seen    compare.Seen
 }
@@ -80,13 +85,28 @@ func under(t *testing.T, scope string, look func(*side)) {
 	}
 }
 
-// newSide makes the namespace, which goes with all that is in it when the test ends.
+// nodeSelector is where the API server's plugin PodNodeSelector finds on which nodes a namespace's pods may be.
+const nodeSelector = "scheduler.alpha.kubernetes.io/node-selector"
+
+// sides counts them.
+var sides atomic.Int32
+
+// spread lets the pods that are made from now on be on any node.
+func (s *side) spread() {
+	s.must("annotate", "namespace", s.ns, nodeSelector+"-")
+	s.node = ""
+}
+
+// newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node, in turn.
 func newSide(t *testing.T, scope, handler string) *side {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("e2e-%s-%s-%d", scope, handler, time.Now().Unix()%1e6), seen: compare.Seen{}}
 	s.must("create", "namespace", s.ns)
+	nodes := strings.Fields(s.get("nodes", "{.items[*].metadata.name}"))
+	s.node = nodes[int(sides.Add(1))%len(nodes)]
+	s.must("annotate", "namespace", s.ns, nodeSelector+"=kubernetes.io/hostname="+s.node)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(s.tell())
@@ -147,7 +167,7 @@ func (s *side) exit(err error) int {
 	return 0
 }
 
-// apply creates what the manifests say; RUNTIME stands for the RuntimeClass and IMAGE for an image with a shell.
+// apply creates what the manifests say; RUNTIME stands for the RuntimeClass and IMAGE and HEALTH for images with a shell.
 func (s *side) apply(manifests string) {
 	s.Helper()
 	if _, errs, err := s.try(s.fill(manifests), "apply", "-f", "-"); err != nil {
@@ -156,7 +176,7 @@ func (s *side) apply(manifests string) {
 }
 
 func (s *side) fill(manifests string) string {
-	return strings.NewReplacer("RUNTIME", s.handler, "IMAGE", image).Replace(manifests)
+	return strings.NewReplacer("RUNTIME", s.handler, "IMAGE", image, "HEALTH", health).Replace(manifests)
 }
 
 // ready waits until a pod is.

@@ -25,6 +25,7 @@ func TestManyPodsAtOnce(t *testing.T) {
 		}
 	}
 	s := newSide(t, "many", "krun")
+	s.spread()
 	began := time.Now()
 	s.apply(fmt.Sprintf(`
 apiVersion: apps/v1

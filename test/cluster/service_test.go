@@ -20,6 +20,7 @@ spec:
     metadata: {labels: {app: web}}
     spec:
       runtimeClassName: RUNTIME
+      topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}]
       terminationGracePeriodSeconds: 1
       containers:
       - name: web
@@ -57,6 +58,7 @@ spec:
 // Pods reach Services and are reached through them, whichever the other end is.
 func TestServices(t *testing.T) {
 	under(t, "services", func(s *side) {
+		s.spread()
 		s.apply(webService)
 		s.apply(client)
 		s.must("rollout", "status", "deployment/web", "--timeout=170s")
@@ -90,7 +92,7 @@ func TestServices(t *testing.T) {
 		// A pod that asks for itself by way of its Service.
 		s.see("hairpin", fmt.Sprint(len(strings.Fields(s.in(pods[0], fmt.Sprintf("for i in 1 2 3 4 5 6 7 8; do wget -q -O - http://%s/; done", ip))))))
 
-		node := s.get("node", "{.items[0].status.addresses[?(@.type==\"InternalIP\")].address}")
+		node := s.get("nodes", "{.items[0].status.addresses[?(@.type==\"InternalIP\")].address}")
 		port := s.get("service/outside", "{.spec.ports[0].nodePort}")
 		check("node-port-from-a-pod", fetch("http://"+node+":"+port+"/"))
 		answers := map[string]int{}

@@ -33,6 +33,11 @@ var catalog = []recipe{
 		config: v1.Config{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
 	},
 	{
+		name:   "localhost/krunpod/health:1",
+		files:  health,
+		config: v1.Config{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+	},
+	{
 		name:   "localhost/krunpod/pause:1",
 		files:  pause,
 		config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"},
@@ -124,13 +129,18 @@ func pause(work string) ([]file, error) {
 }
 
 // observer is busybox with the program that says what it sees.
-func observer(work string) ([]file, error) {
+func observer(work string) ([]file, error) { return busyboxWith(work, "observe") }
+
+// health is busybox with the program that answers gRPC health checks.
+func health(work string) ([]file, error) { return busyboxWith(work, "health") }
+
+func busyboxWith(work, name string) ([]file, error) {
 	files, err := busybox(work)
 	if err != nil {
 		return nil, err
 	}
-	data, err := program(work, "observe")
-	return append(files, file{path: "bin/observe", mode: 0o755, data: data}), err
+	data, err := program(work, name)
+	return append(files, file{path: "bin/" + name, mode: 0o755, data: data}), err
 }
 
 // program builds one of the programs below this directory, static.
