@@ -46,9 +46,9 @@ type side struct {
 	handler string
 	ns      string
 	// node is where its pods are, empty for anywhere.
-	node string
-	scope   string
-	seen    compare.Seen
+	node  string
+	scope string
+	seen  compare.Seen
 }
 
 // under runs look under runc and under krun, and fails for each difference in what it saw that is not in the table. Most of a

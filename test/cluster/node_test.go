@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+)
+
+// administrator is root on a node.
+const administrator = `
+apiVersion: v1
+kind: Pod
+metadata: {name: administrator}
+spec:
+  runtimeClassName: runc
+  hostPID: true
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: IMAGE, command: [sleep, "10000"], securityContext: {privileged: true}}]
+`
+
+const static = `
+apiVersion: v1
+kind: Pod
+metadata: {name: static, namespace: NAMESPACE}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: IMAGE, command: [sh, -c, "echo here; exec sleep 10000"]}]
+`
+
+// A pod that a file on the node describes.
+func TestStaticPod(t *testing.T) {
+	under(t, "static", func(s *side) {
+		s.apply(administrator)
+		s.ready("administrator")
+		file := "/etc/kubernetes/static/" + s.ns + ".yaml"
+		onNode := func(stdin, script string) {
+			s.Helper()
+			if out, errs, err := s.try(stdin, "exec", "-i", "administrator", "--", "nsenter", "-t", "1", "-m", "sh", "-c", script); err != nil {
+				s.Fatalf("on the node: %s: %v: %s%s", script, err, out, errs)
+			}
+		}
+		onNode(s.fill(strings.Replace(static, "NAMESPACE", s.ns, 1)), "cat >"+file)
+		pod := "static-" + s.node
+		s.until("the pod in the API", func() bool { return s.ok("get", "pod", pod) })
+		s.ready(pod)
+		s.see("log", s.must("logs", pod))
+		onNode("", "rm "+file)
+		s.must("wait", "--for=delete", "pod/"+pod, "--timeout=170s")
+	})
+}
+
+// The kubelet and containerd are started anew, as for an update: pods go on.
+func TestRestartOfTheNodesServices(t *testing.T) {
+	s := newSide(t, "restart", "krun")
+	s.apply(administrator)
+	s.apply(client)
+	s.ready("administrator", "client")
+	id := s.get("pod/client", "{.status.containerStatuses[0].containerID}")
+	s.in("client", "echo kept >/tmp/kept")
+	s.must("exec", "administrator", "--", "nsenter", "-t", "1", "-m", "sh", "-c", "/etc/kpnode/start && /etc/kubernetes/start")
+	s.until("the pod to answer", func() bool { return s.ok("exec", "client", "--", "cat", "/tmp/kept") })
+	s.ready("client")
+	if got := s.get("pod/client", "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}"); got != id+" 0" {
+		t.Errorf("container %s is now %s", id, got)
+	}
+}

@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+)
+
+const sized = `
+apiVersion: v1
+kind: Pod
+metadata: {name: sized, annotations: {krun.dev/memory-mib: "512", krun.dev/vcpus: "2"}}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: sized
+    image: IMAGE
+    command: [sleep, "10000"]
+    resources: {requests: {cpu: 100m, memory: 48Mi}, limits: {cpu: 500m, memory: 48Mi}}
+`
+
+// resize asks for other limits of the container sized.
+func (s *side) resize(limits string) {
+	s.Helper()
+	s.must("patch", "pod", "sized", "--subresource=resize", "--patch", `{"spec":{"containers":[{"name":"sized","resources":{"limits":`+limits+`}}]}}`)
+}
+
+// Limits change in place, as far as the VM goes; what is beyond is said on the pod.
+func TestResizeInPlace(t *testing.T) {
+	under(t, "resize", func(s *side) {
+		s.apply(sized)
+		s.ready("sized")
+		s.see("before", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
+		s.resize(`{"cpu":"1500m","memory":"96Mi"}`)
+		s.until("the new limits", func() bool {
+			return s.get("pod/sized", "{.status.containerStatuses[0].resources.limits.cpu} {.status.containerStatuses[0].resources.limits.memory}") == "1500m 96Mi"
+		})
+		s.see("after", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
+		s.see("restarts", s.get("pod/sized", "{.status.containerStatuses[0].restartCount}"))
+		if s.handler != "krun" {
+			return
+		}
+		s.resize(`{"cpu":"1500m","memory":"1Gi"}`)
+		condition := ""
+		s.until("the refusal", func() bool {
+			condition = s.get("pod/sized", `{.status.conditions[?(@.type=="PodResizeInProgress")].message}`)
+			return condition != ""
+		})
+		if !strings.Contains(condition, "512 MiB that the pod's microVM has") {
+			s.Errorf("more memory than the VM has: %s", condition)
+		}
+		s.in("sized", "true")
+	})
+}
+
+const quota = `
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: quota}
+spec: {hard: {limits.memory: 400Mi}}
+`
+
+const counted = `
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: IMAGE, command: [sleep, "10000"], resources: {limits: {memory: MEMORY}}}]
+`
+
+// A quota counts the overhead of the RuntimeClass too.
+func TestQuotaCountsTheOverhead(t *testing.T) {
+	under(t, "quota", func(s *side) {
+		s.apply(quota)
+		pod := func(name, memory string) string {
+			return s.fill(strings.NewReplacer("NAME", name, "MEMORY", memory).Replace(counted))
+		}
+		s.until("the quota's controller", func() bool { return s.get("resourcequota/quota", "{.status.hard.limits\\.memory}") == "400Mi" })
+		s.apply(pod("first", "64Mi"))
+		s.until("the quota to count", func() bool { return s.get("resourcequota/quota", "{.status.used.limits\\.memory}") != "0" })
+		s.see("used", s.get("resourcequota/quota", "{.status.used.limits\\.memory}"))
+		_, errs, err := s.try(pod("second", "350Mi"), "apply", "-f", "-")
+		if err == nil || !strings.Contains(errs, "exceeded quota") {
+			s.Errorf("a pod beyond the quota: %v, %s", err, errs)
+		}
+	})
+}
+
+const hoarders = `
+apiVersion: v1
+kind: Pod
+metadata: {name: in-a-volume}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: small, emptyDir: {sizeLimit: 1Mi}}]
+  containers:
+  - {name: c, image: IMAGE, command: [sh, -c, "dd if=/dev/zero of=/small/x bs=1M count=6; exec sleep 10000"], volumeMounts: [{name: small, mountPath: /small}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: in-the-root}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: c, image: IMAGE, command: [sh, -c, "dd if=/dev/zero of=/x bs=1M count=12; exec sleep 10000"], resources: {limits: {ephemeral-storage: 4Mi}}}
+`
+
+// Pods that fill the node's disk beyond their limits are evicted, with the reason.
+func TestEvictionForStorage(t *testing.T) {
+	under(t, "evicted", func(s *side) {
+		s.apply(hoarders)
+		for _, p := range []string{"in-a-volume", "in-the-root"} {
+			s.see(p+".phase", s.ended(p))
+			s.see(p+".reason", s.get("pod/"+p, "{.status.reason}: {.status.message}"))
+		}
+	})
+}
