@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What the tests' node has in other places than any distribution. Krunpod comes there a second time, beside the one of the other
@@ -50,12 +51,16 @@ spec:
 // An administrator installs the chart with Helm 3, runs a pod, upgrades with Helm 4 while it runs, and uninstalls.
 func TestChart(t *testing.T) {
 	s := newSide(t, "chart", "krun-chart")
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
 	c := &release{side: s, chart: filepath.Join(os.Getenv(enableEnv), "charts/krunpod"), values: filepath.Join(t.TempDir(), "values.yaml")}
 	if err := os.WriteFile(c.values, []byte(chartValues), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.apply(looker)
 	s.ready("looker")
+	s.spread()
 	before := c.state()
 
 	t.Cleanup(c.remove)
@@ -90,8 +95,11 @@ func TestChart(t *testing.T) {
 	}
 	s.in("old", "true") // what runs of the version before goes on
 
-	if out, err := c.try("helm4", "uninstall", "krunpod", "--timeout=5m"); err == nil || !strings.Contains(out, "2 pods") {
-		t.Errorf("uninstalled while pods run: %v, %s", err, out)
+	if out, err := c.try("helm4", "uninstall", "krunpod", "--timeout=5m"); err == nil {
+		t.Errorf("uninstalled while pods run: %s", out)
+	}
+	if why := s.must("logs", "job/krunpod-installer-retire"); !strings.Contains(why, "2 pods of RuntimeClass krun-chart exist") {
+		t.Errorf("the removal does not name the pods that run: %s", why)
 	}
 	s.in("old", "true")
 	s.must("delete", "pod", "old", "new", "--timeout=170s")
