@@ -32,7 +32,8 @@ spec:
     image: HEALTH
     command: [sh, -c, "touch /healthy; exec health 7001 /healthy"]
     readinessProbe: {grpc: {port: 7001}, periodSeconds: 2, timeoutSeconds: 5}
-    livenessProbe: {grpc: {port: 7001}, initialDelaySeconds: 5, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 2}
+    startupProbe: {grpc: {port: 7001}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
+    livenessProbe: {grpc: {port: 7001}, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 2}
 `
 
 func TestProbes(t *testing.T) {

@@ -108,11 +108,11 @@ func newSide(t *testing.T, scope, handler string) *side {
 	s.node = nodes[int(sides.Add(1))%len(nodes)]
 	s.must("annotate", "namespace", s.ns, nodeSelector+"=kubernetes.io/hostname="+s.node)
 	t.Cleanup(func() {
+		s.ctx, cancel = context.WithTimeout(context.Background(), patience)
+		defer cancel()
 		if t.Failed() {
 			t.Log(s.tell())
 		}
-		s.ctx, cancel = context.WithTimeout(context.Background(), patience)
-		defer cancel()
 		s.must("delete", "namespace", s.ns, "--timeout=170s")
 	})
 	// Pods are refused until it is there.
