@@ -8,7 +8,7 @@ import (
 const sized = `
 apiVersion: v1
 kind: Pod
-metadata: {name: sized, annotations: {krun.dev/memory-mib: "512", krun.dev/vcpus: "2"}}
+metadata: {name: sized, annotations: {krun.dev/memory-mib: "512"}}
 spec:
   runtimeClassName: RUNTIME
   terminationGracePeriodSeconds: 1
@@ -31,16 +31,16 @@ func TestResizeInPlace(t *testing.T) {
 		s.apply(sized)
 		s.ready("sized")
 		s.see("before", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
-		s.resize(`{"cpu":"1500m","memory":"96Mi"}`)
+		s.resize(`{"cpu":"900m","memory":"96Mi"}`)
 		s.until("the new limits", func() bool {
-			return s.get("pod/sized", "{.status.containerStatuses[0].resources.limits.cpu} {.status.containerStatuses[0].resources.limits.memory}") == "1500m 96Mi"
+			return s.get("pod/sized", "{.status.containerStatuses[0].resources.limits.cpu} {.status.containerStatuses[0].resources.limits.memory}") == "900m 96Mi"
 		})
 		s.see("after", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
 		s.see("restarts", s.get("pod/sized", "{.status.containerStatuses[0].restartCount}"))
 		if s.handler != "krun" {
 			return
 		}
-		s.resize(`{"cpu":"1500m","memory":"1Gi"}`)
+		s.resize(`{"cpu":"900m","memory":"1Gi"}`)
 		condition := ""
 		s.until("the refusal", func() bool {
 			condition = s.get("pod/sized", `{.status.conditions[?(@.type=="PodResizeInProgress")].message}`)
