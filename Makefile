@@ -1,6 +1,6 @@
 # Every target is one call of a script under hack/; each of those has --help.
 .DEFAULT_GOAL := help
-.PHONY: help deps build image chart generate libkrun node install-node demo test unit lint check-node e2e bench conformance cluster cluster-down clean
+.PHONY: help deps build image chart generate libkrun node install-node demo test unit lint check-node e2e bench conformance cluster cluster-test cluster-down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ install-node: build ## builds, and installs it with containerd on the node
 demo: ## shows a pod in a microVM on the node, and checks what it shows
 	hack/on-node demo
 
-test: ## lint, fast tests, tests of the node, end-to-end tests, conformance
+test: ## lint, fast tests, tests of the node, end-to-end tests, conformance, tests of a cluster
 	@hack/test
 
 unit: ## lint and the fast tests
@@ -55,6 +55,9 @@ conformance: ## critest against krun with each sandboxer, and runc to compare
 
 cluster: ## a Kubernetes cluster with krun pods (hack/cluster kubectl get nodes)
 	hack/cluster up
+
+cluster-test: ## tests pods through kubectl on a cluster of two nodes
+	@hack/cluster-test
 
 cluster-down: ## ends it
 	hack/cluster down
