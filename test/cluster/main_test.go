@@ -27,6 +27,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv(roleEnv); name != "" {
+		os.Exit(role(name))
+	}
 	if os.Getenv(enableEnv) == "" {
 		println("tests of a cluster run on one: hack/cluster-test")
 		os.Exit(0)
