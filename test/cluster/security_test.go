@@ -52,7 +52,7 @@ spec:
   containers:
   - name: c
     image: IMAGE
-    command: [sh, -c, "mount -t tmpfs t /mnt && echo mounted; grep ^CapEff /proc/self/status; ps | grep -c '[s]leep 15'"]
+    command: [sh, -c, "mount -t tmpfs t /tmp && echo mounted; grep ^CapEff /proc/self/status; ps | grep -c '[s]leep 15'"]
     securityContext: {privileged: true}
   - {name: neighbour, image: IMAGE, command: [sh, -c, "sleep 15"]}
 ---
