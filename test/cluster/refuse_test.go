@@ -1,26 +1,44 @@
 package cluster
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
-// What a microVM cannot be is said in an event of the pod.
+// refusals are pods that a microVM cannot be, and words of the one sentence that says so.
+var refusals = []struct{ name, pod, container, words string }{
+	{"network", "hostNetwork: true", "", "hostNetwork microVM"},
+	{"pid", "hostPID: true", "", "hostPID microVM"},
+	{"ipc", "hostIPC: true", "", "hostIPC microVM"},
+	{"device", "volumes: [{name: v, hostPath: {path: /dev/kvm, type: CharDevice}}]",
+		"volumeMounts: [{name: v, mountPath: /dev/kvm}]", "/dev/kvm device host microVM"},
+	{"socket", "volumes: [{name: v, hostPath: {path: /run/kpnode/containerd/containerd.sock, type: Socket}}]",
+		"volumeMounts: [{name: v, mountPath: /socket}]", "/run/kpnode/containerd/containerd.sock socket host microVM"},
+	{"propagation", "volumes: [{name: v, hostPath: {path: /tmp}}]",
+		"securityContext: {privileged: true}, volumeMounts: [{name: v, mountPath: /v, mountPropagation: Bidirectional}]", "Bidirectional microVM"},
+}
+
+// What a microVM cannot be is said in an event of the pod. The pods are there together: most of it is waiting.
 func TestRefusals(t *testing.T) {
 	s := newSide(t, "refused", "krun")
-	for _, field := range []string{"hostNetwork", "hostPID", "hostIPC"} {
-		t.Run(field, func(t *testing.T) {
-			own := *s
-			own.T = t
-			name := map[string]string{"hostNetwork": "network", "hostPID": "pid", "hostIPC": "ipc"}[field]
-			own.apply(`
+	var pods []string
+	for _, r := range refusals {
+		pods = append(pods, `
 apiVersion: v1
 kind: Pod
-metadata: {name: ` + name + `}
+metadata: {name: `+r.name+`}
 spec:
   runtimeClassName: RUNTIME
-  ` + field + `: true
-  containers: [{name: c, image: IMAGE, command: [sleep, "10000"]}]
+  terminationGracePeriodSeconds: 1
+  `+r.pod+`
+  containers: [{name: c, image: IMAGE, command: [sleep, "10000"], `+r.container+`}]
 `)
-			own.eventSays(name, field, "microVM")
-			own.must("delete", "pod", name, "--timeout=170s")
-		})
+	}
+	s.apply(strings.Join(pods, "---"))
+	for _, r := range refusals {
+		s.eventSays(r.name, strings.Fields(r.words)...)
+		if phase := s.get("pod/"+r.name, "{.status.phase}"); phase != "Pending" {
+			t.Errorf("%s is %s", r.name, phase)
+		}
 	}
 }
