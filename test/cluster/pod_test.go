@@ -103,7 +103,13 @@ func (s *side) lookAtCopy() {
 // lookAtPortForward asks the server through a port that kubectl chose.
 func (s *side) lookAtPortForward() {
 	s.Helper()
-	cmd := exec.CommandContext(s.ctx, "kubectl", "--namespace", s.ns, "port-forward", "pod/two", ":8080")
+	s.see("port-forward", s.page("pod/two", 8080))
+}
+
+// page is the status and the page that a server answers through kubectl port-forward.
+func (s *side) page(target string, remote int) string {
+	s.Helper()
+	cmd := exec.CommandContext(s.ctx, "kubectl", "--namespace", s.ns, "port-forward", target, fmt.Sprintf(":%d", remote))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		s.Fatal(err)
@@ -130,7 +136,7 @@ func (s *side) lookAtPortForward() {
 	}
 	defer resp.Body.Close()
 	page, err := io.ReadAll(resp.Body)
-	s.see("port-forward", fmt.Sprint(resp.StatusCode, string(page), err))
+	return fmt.Sprint(resp.StatusCode, string(page), err)
 }
 
 func TestLogsFollow(t *testing.T) {
