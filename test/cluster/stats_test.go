@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+)
+
+// served is what busy's web server has, in bytes, and held what it keeps in memory.
+const (
+	served = 2 << 20
+	held   = 24 << 20
+)
+
+const busy = `
+apiVersion: v1
+kind: Pod
+metadata: {name: busy}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: memory, emptyDir: {medium: Memory}}]
+  containers:
+  - name: web
+    image: IMAGE
+    command: [sh, -c, "mkdir /www; dd if=/dev/zero of=/www/file bs=1M count=2; dd if=/dev/zero of=/memory/x bs=1M count=24; exec httpd -f -p 8080 -h /www"]
+    volumeMounts: [{name: memory, mountPath: /memory}]
+  - {name: spin, image: IMAGE, command: [sh, -c, "while :; do :; done"], resources: {limits: {cpu: 200m}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: fetcher}
+spec:
+  runtimeClassName: runc
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: IMAGE, command: [sleep, "10000"]}]
+`
+
+// summary is the part of the kubelet's summary (k8s.io/kubelet/pkg/apis/stats/v1alpha1) that is looked at.
+type summary struct {
+	Pods []struct {
+		PodRef  struct{ Name, Namespace string }
+		Network struct{ RxBytes, TxBytes uint64 }
+		Memory  struct{ WorkingSetBytes uint64 }
+		CPU     struct{ UsageNanoCores uint64 }
+		// Containers are those of the pod, in any order.
+		Containers []struct {
+			Name   string
+			CPU    struct{ UsageNanoCores, UsageCoreNanoSeconds uint64 }
+			Memory struct{ WorkingSetBytes uint64 }
+			Rootfs struct{ UsedBytes uint64 }
+		}
+	}
+}
+
+// What the kubelet tells of a pod is what the pod did: kubectl top, evictions and dashboards live of it.
+func TestSummaryOfAPod(t *testing.T) {
+	under(t, "summary", func(s *side) {
+		s.apply(busy)
+		s.ready("busy", "fetcher")
+		s.in("fetcher", fmt.Sprintf("wget -q -O /dev/null http://%s:8080/file", s.get("pod/busy", "{.status.podIP}")))
+		wrong := func() (all []string) {
+			var sum summary
+			raw := s.must("get", "--raw", "/api/v1/nodes/"+s.node+"/proxy/stats/summary")
+			if err := json.Unmarshal([]byte(raw), &sum); err != nil {
+				s.Fatal(err)
+			}
+			is := func(what string, value, least, most uint64) {
+				if value < least || value > most {
+					all = append(all, fmt.Sprintf("%s is %d, not %d to %d", what, value, least, most))
+				}
+			}
+			for _, p := range sum.Pods {
+				if p.PodRef.Name != "busy" || p.PodRef.Namespace != s.ns {
+					continue
+				}
+				is("network sent", p.Network.TxBytes, served, 2*served)
+				is("network received", p.Network.RxBytes, 1, served)
+				is("memory of the pod", p.Memory.WorkingSetBytes, held, 1<<30)
+				for _, c := range p.Containers {
+					switch c.Name {
+					case "web":
+						is("files of web", c.Rootfs.UsedBytes, served, 2*served)
+					case "spin":
+						is("CPU of spin", c.CPU.UsageNanoCores, 50e6, 300e6)
+						is("memory of spin", c.Memory.WorkingSetBytes, 1, held)
+					}
+				}
+				return all
+			}
+			return []string{"the pod is not there"}
+		}
+		s.until("a true summary", func() bool {
+			all := wrong()
+			if len(all) > 0 {
+				s.Log(all)
+			}
+			return len(all) == 0
+		})
+	})
+}
