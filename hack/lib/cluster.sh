@@ -112,10 +112,10 @@ node_joins() {
 node_certificates() { echo "node$NODE=$NODE_IP"; }
 
 make_pki() {
-	local n nodes=()
-	for n in "${NODES[@]}"; do nodes+=("$(on_node "$n" node_certificates)"); done
+	local n wanted=()
+	for n in "${NODES[@]}"; do wanted+=("$(on_node "$n" node_certificates)"); done
 	mkdir -m 700 "$STATE/pki.new"
-	(cd "$REPO" && go run ./test/pki "$STATE/pki.new" "$SERVER" "${nodes[@]}")
+	(cd "$REPO" && go run ./test/pki "$STATE/pki.new" "$SERVER" "${wanted[@]}")
 	mv "$STATE/pki.new" "$STATE/pki"
 }
 
@@ -168,14 +168,14 @@ cluster_running() {
 }
 
 cluster_status() {
-	local name pid n state rc=0
+	local name pid n now rc=0
 	for name in "${CONTROL_PLANE[@]}"; do
 		if pid=$(component_pid "$name"); then echo "$name: running ($pid)"; else echo "$name: not running" && rc=3; fi
 	done
 	for n in "${NODES[@]}"; do
-		state=$(on_node "$n" node_state)
-		echo "node $n: $state"
-		[[ $state == ok ]] || rc=3
+		now=$(on_node "$n" node_state)
+		echo "node $n: $now"
+		[[ $now == ok ]] || rc=3
 	done
 	if ((rc == 0)); then admin get nodes || rc=3; fi
 	exit "$rc"

@@ -157,9 +157,9 @@ func (c *release) state() string {
 // remove is for a test that failed half-way: the other tests must find the node as it was.
 func (c *release) remove() {
 	c.ctx = context.Background()
-	if out, err := c.try("helm4", "status", "krunpod"); err == nil {
+	if _, err := c.try("helm4", "status", "krunpod"); err == nil {
 		c.side.try("", "delete", "pods", "--selector=!app.kubernetes.io/instance", "--timeout=170s")
-		if out, err = c.try("helm4", "uninstall", "krunpod", "--timeout=5m"); err != nil {
+		if out, err := c.try("helm4", "uninstall", "krunpod", "--timeout=5m"); err != nil {
 			c.Errorf("helm uninstall: %v: %s%s", err, out, c.logs())
 		}
 	}
