@@ -62,6 +62,7 @@ func TestExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := newSide(t, "example-"+strings.TrimSuffix(name, ".yaml"), "krun")
+			s.spread() // the web server's replicas ask for more than one node has
 			s.apply(exampleImage.ReplaceAllStringFunc(string(text), func(image string) string {
 				if strings.Contains(image, "nginx") {
 					return nginx
