@@ -57,7 +57,22 @@ func TestRestartOfTheNodesServices(t *testing.T) {
 	s.ready("administrator", "client")
 	id := s.get("pod/client", "{.status.containerStatuses[0].containerID}")
 	s.in("client", "echo kept >/tmp/kept")
-	s.must("exec", "administrator", "--", "nsenter", "-t", "1", "-m", "sh", "-c", "/etc/kpnode/start && /etc/kubernetes/start")
+	onNode := []string{"exec", "administrator", "--", "nsenter", "-t", "1", "-m", "-u", "-i", "-n", "-p", "sh", "-c"}
+	pids := func() (string, error) {
+		out, _, err := s.try("", append(onNode, "cat /run/kpnode/containerd.pid /run/kubernetes/kubelet.pid")...)
+		return out, err
+	}
+	before, err := pids()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Both carry the exec's streams, so it must not wait.
+	s.must(append(onNode, "setsid sh -c 'sleep 1; /etc/kpnode/start && /etc/kubernetes/start' >/dev/null 2>&1 </dev/null &")...)
+	s.until("both to be others", func() bool {
+		after, err := pids()
+		old, now := strings.Fields(before), strings.Fields(after)
+		return err == nil && len(now) == 2 && now[0] != old[0] && now[1] != old[1]
+	})
 	s.until("the pod to answer", func() bool { return s.ok("exec", "client", "--", "cat", "/tmp/kept") })
 	s.ready("client")
 	if got := s.get("pod/client", "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}"); got != id+" 0" {
