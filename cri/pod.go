@@ -33,12 +33,7 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 	case ns.GetIpc() == runtime.NamespaceMode_NODE:
 		return sandbox.Spec{}, hostNamespace("hostIPC")
 	}
-	res, over := linux.GetResources(), linux.GetOverhead()
-	l := limits{cpuQuota: res.GetCpuQuota(), cpuPeriod: res.GetCpuPeriod(), memory: res.GetMemoryLimitInBytes()}
-	if l.memory > 0 {
-		l.memory += over.GetMemoryLimitInBytes()
-	}
-	vcpus, mib, err := size(l, pod.GetAnnotations(), cfg.VM)
+	vcpus, mib, err := size(criLimits(linux.GetResources(), linux.GetOverhead()), pod.GetAnnotations(), cfg.VM)
 	if err != nil {
 		return sandbox.Spec{}, fmt.Errorf("pod %s/%s: %w", pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName(), err)
 	}

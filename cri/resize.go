@@ -6,9 +6,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Resize refuses limits of a container that are beyond the VM and above those that it has: the VM's size is fixed when it
+// ResizeContainer refuses limits of a container that are beyond the VM and above those that it has: the VM's size is fixed when it
 // boots. A quota of CPU time counts in whole CPUs, as it does for the VM. No limit is beyond nothing: it is what the VM has.
-func Resize(had, want *specs.LinuxResources, vcpus uint8, memoryMiB uint32) error {
+func ResizeContainer(had, want *specs.LinuxResources, vcpus uint8, memoryMiB uint32) error {
 	h, w := limitsOf(had), limitsOf(want)
 	if w.memory > max(h.memory, int64(memoryMiB)<<20) && w.memory < unlimited {
 		return fmt.Errorf("a memory limit of %d MiB is more than the %d MiB that the pod's microVM has: its size is fixed when it "+

@@ -13,7 +13,7 @@ func resources(memory, quota int64) *specs.LinuxResources {
 	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}
 }
 
-func TestResizeWithinTheVM(t *testing.T) {
+func TestContainerIsResizedWithinTheVM(t *testing.T) {
 	for name, tc := range map[string]struct {
 		had, want *specs.LinuxResources
 		refused   string
@@ -28,7 +28,7 @@ func TestResizeWithinTheVM(t *testing.T) {
 		"of none":                   {nil, resources(1<<30, 0), "krun.dev/memory-mib"},
 		"nothing said":              {resources(64<<20, 50000), &specs.LinuxResources{}, ""},
 	} {
-		err := Resize(tc.had, tc.want, 2, 512)
+		err := ResizeContainer(tc.had, tc.want, 2, 512)
 		if (err == nil) != (tc.refused == "") || err != nil && !strings.Contains(err.Error(), tc.refused) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -2,10 +2,11 @@ package cri
 
 import (
 	"fmt"
-	"runtime"
+	goruntime "runtime"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"krun.dev/krunpod/config"
 )
@@ -40,6 +41,15 @@ func limitsOf(r *specs.LinuxResources) (l limits) {
 	return l
 }
 
+// criLimits are those of CRI: of all containers together, and the RuntimeClass's overhead. Negative is no limit too.
+func criLimits(res, overhead *runtime.LinuxContainerResources) limits {
+	l := limits{cpuQuota: res.GetCpuQuota(), cpuPeriod: res.GetCpuPeriod(), memory: res.GetMemoryLimitInBytes()}
+	if l.memory > 0 {
+		l.memory += overhead.GetMemoryLimitInBytes()
+	}
+	return l
+}
+
 // size gives the VM's virtual CPUs and MiB of memory: the limits rounded up, memory plus the guest's overhead, the
 // configured default where there is no limit, annotations over both, all within the administrator's bounds.
 func size(l limits, annotations map[string]string, vm config.VM) (vcpus uint8, memoryMiB uint32, err error) {
@@ -48,7 +58,7 @@ func size(l limits, annotations map[string]string, vm config.VM) (vcpus uint8, m
 	}
 	maxCPUs, maxMiB := uint64(vm.MaxVCPUs), uint64(vm.MaxMemoryMiB)
 	if maxCPUs == 0 {
-		maxCPUs = uint64(min(runtime.NumCPU(), 255))
+		maxCPUs = uint64(min(goruntime.NumCPU(), 255))
 	}
 	if maxMiB == 0 {
 		if maxMiB, err = nodeMemoryMiB(); err != nil {

@@ -22,6 +22,8 @@ type pod struct {
 	cancel    context.CancelFunc
 	// owned says that the sandbox was made by CreateSandbox and ends with ShutdownSandbox, not with its last task.
 	owned bool
+	// annotations are the pod's, of a sandbox that CreateSandbox made.
+	annotations map[string]string
 	// ready is closed when the start has ended; sb and err are valid from then on.
 	ready chan struct{}
 	sb    *sandbox.Sandbox

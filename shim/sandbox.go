@@ -23,7 +23,7 @@ import (
 // CreateSandbox checks what the pod asks for and begins to start its VM; StartSandbox waits for it.
 func (s *service) CreateSandbox(_ context.Context, r *sandboxAPI.CreateSandboxRequest) (*sandboxAPI.CreateSandboxResponse, error) {
 	s.timeline.Mark("sandbox requested")
-	spec, err := s.sandboxSpec(r)
+	spec, annotations, err := s.sandboxSpec(r)
 	if err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument))
 	}
@@ -31,18 +31,19 @@ func (s *service) CreateSandbox(_ context.Context, r *sandboxAPI.CreateSandboxRe
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	p.owned = true
+	p.owned, p.annotations = true, annotations
 	return &sandboxAPI.CreateSandboxResponse{}, nil
 }
 
-func (s *service) sandboxSpec(r *sandboxAPI.CreateSandboxRequest) (spec sandbox.Spec, err error) {
+func (s *service) sandboxSpec(r *sandboxAPI.CreateSandboxRequest) (spec sandbox.Spec, annotations map[string]string, err error) {
 	var pod runtime.PodSandboxConfig
 	if r.Options != nil {
 		if err := unmarshalPod(r, &pod); err != nil {
-			return spec, err
+			return spec, nil, err
 		}
 	}
-	return cri.FromPod(s.namespace, r.SandboxID, r.NetnsPath, &pod, s.cfg)
+	spec, err = cri.FromPod(s.namespace, r.SandboxID, r.NetnsPath, &pod, s.cfg)
+	return spec, pod.Annotations, err
 }
 
 func unmarshalPod(r *sandboxAPI.CreateSandboxRequest, pod *runtime.PodSandboxConfig) error {
@@ -175,7 +176,23 @@ func (s *service) SandboxMetrics(ctx context.Context, r *sandboxAPI.SandboxMetri
 	}}, nil
 }
 
-// UpdateSandbox is refused: a microVM's size is fixed when it boots.
-func (s *service) UpdateSandbox(context.Context, *sandboxAPI.UpdateSandboxRequest) (*sandboxAPI.UpdateSandboxResponse, error) {
-	return nil, errgrpc.ToGRPC(fmt.Errorf("a microVM's size is fixed when it boots: %w", errdefs.ErrNotImplemented))
+// UpdateSandbox is asked before the pod's limits are changed (in-place resize), and refuses those that the VM, whose size is
+// fixed, has no room for. The kubelet then changes the pod's cgroup, and Update those of containers in the guest.
+func (s *service) UpdateSandbox(_ context.Context, r *sandboxAPI.UpdateSandboxRequest) (*sandboxAPI.UpdateSandboxResponse, error) {
+	p, err := s.getPod(r.SandboxID)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	extension := r.GetSandbox().GetExtensions()[cri.UpdatedResourcesKey]
+	if extension == nil {
+		return &sandboxAPI.UpdateSandboxResponse{}, nil
+	}
+	resources, err := cri.ParseUpdatedResources(extension.Value)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument))
+	}
+	if err := cri.ResizePod(p.spec, p.annotations, resources, s.cfg); err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition))
+	}
+	return &sandboxAPI.UpdateSandboxResponse{}, nil
 }

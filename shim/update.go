@@ -33,7 +33,7 @@ func (s *service) Update(ctx context.Context, r *taskAPI.UpdateTaskRequest) (*em
 	}
 	c.updating.Lock()
 	defer c.updating.Unlock()
-	if err := cri.Resize(c.resources, &want, pod.spec.VCPUs, pod.spec.MemoryMiB); err != nil {
+	if err := cri.ResizeContainer(c.resources, &want, pod.spec.VCPUs, pod.spec.MemoryMiB); err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("container %s: %w: %w", r.ID, err, errdefs.ErrInvalidArgument))
 	}
 	resp, err := forward(ctx, s, r.ID, "", taskAPI.TTRPCTaskService.Update, r)

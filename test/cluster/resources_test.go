@@ -8,30 +8,48 @@ import (
 const sized = `
 apiVersion: v1
 kind: Pod
-metadata: {name: sized, annotations: {krun.dev/memory-mib: "512"}}
+metadata: {name: NAME, annotations: ANNOTATIONS}
 spec:
   runtimeClassName: RUNTIME
   terminationGracePeriodSeconds: 1
   containers:
-  - name: sized
+  - name: c
     image: IMAGE
     command: [sleep, "10000"]
     resources: {requests: {cpu: 100m, memory: 48Mi}, limits: {cpu: 500m, memory: 48Mi}}
 `
 
-// resize asks for other limits of the container sized.
-func (s *side) resize(limits string) {
+// resize asks for other limits of a pod's container.
+func (s *side) resize(pod, limits string) {
 	s.Helper()
-	s.must("patch", "pod", "sized", "--subresource=resize", "--patch", `{"spec":{"containers":[{"name":"sized","resources":{"limits":`+limits+`}}]}}`)
+	s.must("patch", "pod", pod, "--subresource=resize", "--patch", `{"spec":{"containers":[{"name":"c","resources":{"limits":`+limits+`}}]}}`)
+}
+
+// refusesToGrow waits until a pod says why it cannot have the memory.
+func (s *side) refusesToGrow(pod, memory, why string) {
+	s.Helper()
+	s.resize(pod, `{"memory":"`+memory+`"}`)
+	condition := ""
+	s.until("the refusal of "+pod, func() bool {
+		condition = s.get("pod/"+pod, `{.status.conditions[?(@.type=="PodResizeInProgress")].message}`)
+		return condition != ""
+	})
+	if !strings.Contains(condition, why) {
+		s.Errorf("more memory than the VM of %s has: %s", pod, condition)
+	}
+	s.in(pod, "true")
 }
 
 // Limits change in place, as far as the VM goes; what is beyond is said on the pod.
 func TestResizeInPlace(t *testing.T) {
 	under(t, "resize", func(s *side) {
-		s.apply(sized)
+		pod := func(name, annotations string) {
+			s.apply(strings.NewReplacer("NAME", name, "ANNOTATIONS", annotations).Replace(sized))
+		}
+		pod("sized", `{krun.dev/memory-mib: "512"}`)
 		s.ready("sized")
 		s.see("before", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
-		s.resize(`{"cpu":"900m","memory":"96Mi"}`)
+		s.resize("sized", `{"cpu":"900m","memory":"96Mi"}`)
 		s.until("the new limits", func() bool {
 			return s.get("pod/sized", "{.status.containerStatuses[0].resources.limits.cpu} {.status.containerStatuses[0].resources.limits.memory}") == "900m 96Mi"
 		})
@@ -40,16 +58,11 @@ func TestResizeInPlace(t *testing.T) {
 		if s.handler != "krun" {
 			return
 		}
-		s.resize(`{"cpu":"900m","memory":"1Gi"}`)
-		condition := ""
-		s.until("the refusal", func() bool {
-			condition = s.get("pod/sized", `{.status.conditions[?(@.type=="PodResizeInProgress")].message}`)
-			return condition != ""
-		})
-		if !strings.Contains(condition, "512 MiB that the pod's microVM has") {
-			s.Errorf("more memory than the VM has: %s", condition)
-		}
-		s.in("sized", "true")
+		s.refusesToGrow("sized", "1Gi", "512 MiB that the pod's microVM has")
+		// The VM is as large as its limits, the overhead and the guest's need.
+		pod("tight", "{}")
+		s.ready("tight")
+		s.refusesToGrow("tight", "64Mi", "memory limits of the pod need a VM of 256 MiB, and it has 240 MiB")
 	})
 }
 
