@@ -6,10 +6,10 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,8 +91,14 @@ func under(t *testing.T, scope string, look func(*side)) {
 // nodeSelector is where the API server's plugin PodNodeSelector finds on which nodes a namespace's pods may be.
 const nodeSelector = "scheduler.alpha.kubernetes.io/node-selector"
 
-// sides counts them.
-var sides atomic.Int32
+// choose has the two sides of a test on two nodes, and the krun sides of all tests on all nodes.
+func (s *side) choose(nodes []string) string {
+	n := crc32.ChecksumIEEE([]byte(s.scope))
+	if s.handler == "krun" {
+		n++
+	}
+	return nodes[n%uint32(len(nodes))]
+}
 
 // spread lets the pods that are made from now on be on any node.
 func (s *side) spread() {
@@ -100,15 +106,14 @@ func (s *side) spread() {
 	s.node = ""
 }
 
-// newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node, in turn.
+// newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node.
 func newSide(t *testing.T, scope, handler string) *side {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("e2e-%s-%s-%d", scope, handler, time.Now().Unix()%1e6), seen: compare.Seen{}}
 	s.must("create", "namespace", s.ns)
-	nodes := strings.Fields(s.get("nodes", "{.items[*].metadata.name}"))
-	s.node = nodes[int(sides.Add(1))%len(nodes)]
+	s.node = s.choose(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
 	s.must("annotate", "namespace", s.ns, nodeSelector+"=kubernetes.io/hostname="+s.node)
 	t.Cleanup(func() {
 		s.ctx, cancel = context.WithTimeout(context.Background(), patience)
