@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// kinds is a pod with the volumes that its containers use together, and with those of the host. The programs of "a" and
-// "b" start when the test's own binary is in the volume "tools".
+// kinds is a pod with the volumes that its containers use together, and with those of the host.
 const kinds = `
 apiVersion: v1
 kind: ConfigMap
@@ -31,7 +30,6 @@ spec:
   - {name: projected, projected: {sources: [{configMap: {name: settings}}, {serviceAccountToken: {path: token}}]}}
   - {name: disk, emptyDir: {sizeLimit: 64Mi}}
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}
-  - {name: tools, emptyDir: {}}
   - {name: new-dir, hostPath: {path: /tmp/NAMESPACE/dir, type: DirectoryOrCreate}}
   - {name: new-file, hostPath: {path: /tmp/NAMESPACE-file, type: FileOrCreate}}
   - {name: image, image: {reference: IMAGE}}
@@ -42,8 +40,8 @@ spec:
     volumeMounts: [{name: disk, mountPath: /disk}]
   containers:
   - name: a
-    image: IMAGE
-    command: [sh, -c, "until [ -x /tools/ready ]; do sleep 1; done; KRUNPOD_CLUSTER_ROLE=watch exec /tools/ready /config /secret /downward /projected"]
+    image: HELPER
+    command: [helper, watch, /config, /secret, /downward, /projected]
     volumeMounts: &mounts
     - {name: config, mountPath: /config}
     - {name: secret, mountPath: /secret}
@@ -54,14 +52,13 @@ spec:
     - {name: disk, mountPath: /part-file, subPath: dir/file}
     - {name: disk, mountPath: /of-pod, subPathExpr: $(POD)}
     - {name: memory, mountPath: /memory}
-    - {name: tools, mountPath: /tools}
     - {name: new-dir, mountPath: /new-dir}
     - {name: new-file, mountPath: /new-file}
     - {name: image, mountPath: /image}
     env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
   - name: b
-    image: IMAGE
-    command: [sh, -c, "until [ -x /tools/ready ]; do sleep 1; done; KRUNPOD_CLUSTER_ROLE=listen exec /tools/ready /disk/socket /memory/socket"]
+    image: HELPER
+    command: [helper, listen, /disk/socket, /memory/socket]
     volumeMounts: *mounts
     env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
   - name: reader
@@ -78,8 +75,6 @@ func TestVolumesBetweenContainers(t *testing.T) {
 	under(t, "between", func(s *side) {
 		s.apply(strings.ReplaceAll(kinds, "NAMESPACE", s.ns))
 		s.ready("kinds")
-		s.install("kinds", "a", "/tools/binary")
-		s.in("kinds", "mv /tools/binary /tools/ready")
 		in := func(container, script string) string {
 			s.Helper()
 			out, errs, err := s.try("", "exec", "kinds", "-c", container, "--", "sh", "-c", script)
@@ -95,7 +90,7 @@ func TestVolumesBetweenContainers(t *testing.T) {
 		logged("a", "watching\n")
 		logged("b", "listening\n")
 
-		s.see("socket", in("a", "for s in /disk /memory; do KRUNPOD_CLUSTER_ROLE=dial /tools/ready $s/socket; done"))
+		s.see("socket", in("a", "for s in /disk /memory; do helper dial $s/socket; done"))
 		s.see("socket.read-only", in("reader", "ls -l /disk/socket /memory/socket | cut -c1-10; (touch /disk/x || touch /memory/x || touch /new-dir/x) 2>/dev/null || echo read-only"))
 		for _, dir := range []string{"/disk", "/memory"} {
 			s.see("fifo"+dir, in("a", "mkfifo "+dir+"/fifo")+in("b", "(timeout 60 cat "+dir+"/fifo >"+dir+"/got; mv "+dir+"/got "+dir+"/done) >/dev/null 2>&1 &")+

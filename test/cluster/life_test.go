@@ -29,8 +29,8 @@ spec:
     command: [httpd, -f, -p, "7000"]
     readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 2, timeoutSeconds: 5}
   - name: grpc
-    image: HEALTH
-    command: [sh, -c, "touch /healthy; exec health 7001 /healthy"]
+    image: HELPER
+    command: [sh, -c, "touch /healthy; exec helper health 7001 /healthy"]
     readinessProbe: {grpc: {port: 7001}, periodSeconds: 2, timeoutSeconds: 5}
     startupProbe: {grpc: {port: 7001}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
     livenessProbe: {grpc: {port: 7001}, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 2}

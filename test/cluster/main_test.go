@@ -22,14 +22,11 @@ const (
 	// patience bounds what the kubelet does by itself, on an emulated node.
 	patience = 3 * time.Minute
 	image    = "localhost/krunpod/busybox:1"
-	// health is image with the command health: test/images.
-	health = "localhost/krunpod/health:1"
+	// helper is image with the command helper: test/images.
+	helper = "localhost/krunpod/helper:1"
 )
 
 func TestMain(m *testing.M) {
-	if name := os.Getenv(roleEnv); name != "" {
-		os.Exit(role(name))
-	}
 	if os.Getenv(enableEnv) == "" {
 		println("tests of a cluster run on one: hack/cluster-test")
 		os.Exit(0)
@@ -175,7 +172,7 @@ func (s *side) exit(err error) int {
 	return 0
 }
 
-// apply creates what the manifests say; RUNTIME stands for the RuntimeClass and IMAGE and HEALTH for images with a shell.
+// apply creates what the manifests say; RUNTIME stands for the RuntimeClass and IMAGE and HELPER for images with a shell.
 func (s *side) apply(manifests string) {
 	s.Helper()
 	if _, errs, err := s.try(s.fill(manifests), "apply", "-f", "-"); err != nil {
@@ -184,7 +181,7 @@ func (s *side) apply(manifests string) {
 }
 
 func (s *side) fill(manifests string) string {
-	return strings.NewReplacer("RUNTIME", s.handler, "IMAGE", image, "HEALTH", health).Replace(manifests)
+	return strings.NewReplacer("RUNTIME", s.handler, "IMAGE", image, "HELPER", helper).Replace(manifests)
 }
 
 // ready waits until a pod is.

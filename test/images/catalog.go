@@ -33,8 +33,8 @@ var catalog = []recipe{
 		config: v1.Config{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
 	},
 	{
-		name:   "localhost/krunpod/health:1",
-		files:  health,
+		name:   "localhost/krunpod/helper:1",
+		files:  helper,
 		config: v1.Config{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
 	},
 	{
@@ -131,8 +131,8 @@ func pause(work string) ([]file, error) {
 // observer is busybox with the program that says what it sees.
 func observer(work string) ([]file, error) { return busyboxWith(work, "observe") }
 
-// health is busybox with the program that answers gRPC health checks.
-func health(work string) ([]file, error) { return busyboxWith(work, "health") }
+// helper is busybox with the program that does what busybox does not.
+func helper(work string) ([]file, error) { return busyboxWith(work, "helper") }
 
 func busyboxWith(work, name string) ([]file, error) {
 	files, err := busybox(work)

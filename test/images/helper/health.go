@@ -1,10 +1,8 @@
-// Command health answers gRPC health checks (grpc.health.v1) on a port, for the probes of the cluster's tests: healthy as long as
-// the file is there.
 package main
 
 import (
 	"context"
-	"log"
+	"errors"
 	"net"
 	"os"
 
@@ -25,15 +23,16 @@ func (s server) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.
 	return &healthpb.HealthCheckResponse{Status: status}, nil
 }
 
-func main() {
-	if len(os.Args) != 3 {
-		log.Fatal("usage: health PORT FILE")
+// health answers gRPC health checks (grpc.health.v1) on a port: healthy as long as a file is there.
+func health(args []string) error {
+	if len(args) != 2 {
+		return errors.New("health PORT FILE")
 	}
-	listener, err := net.Listen("tcp", ":"+os.Args[1])
+	listener, err := net.Listen("tcp", ":"+args[0])
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	s := grpc.NewServer()
-	healthpb.RegisterHealthServer(s, server{file: os.Args[2]})
-	log.Fatal(s.Serve(listener))
+	healthpb.RegisterHealthServer(s, server{file: args[1]})
+	return s.Serve(listener)
 }
