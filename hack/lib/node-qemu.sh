@@ -23,7 +23,8 @@ qemu_start() {
 	image=$("$REPO/hack/cached" nodeimage)
 	tools=$("$REPO/hack/cached" nodetools)
 	qemu=$("$REPO/hack/cached" qemu)/bin
-	"$qemu/qemu-img" create -q -f qcow2 -F raw -b "$image/root.ext4" "$DIR/disk.qcow2"
+	# One that is there is that of a reboot.
+	[[ -f $DIR/disk.qcow2 ]] || "$qemu/qemu-img" create -q -f qcow2 -F raw -b "$image/root.ext4" "$DIR/disk.qcow2"
 	: >"$DIR/heartbeat"
 	in_netns "$qemu/qemu-system-x86_64" -name "kp-node$NODE" -nodefaults -no-user-config -display none -daemonize \
 		-pidfile "$DIR/qemu.pid" -machine q35,usb=off -m "$NODE_MEMORY_MIB" \

@@ -69,6 +69,18 @@ node_up() {
 	say "node $NODE ($KIND) is up in $((SECONDS - begin)) s: hack/node -n $NODE exec -- COMMAND"
 }
 
+# node_reboot: off and on again, with the disk it had. A node of kind host has no kernel of its own to boot.
+node_reboot() {
+	local begin=$SECONDS
+	[[ $KIND == qemu ]] || die "node $NODE is of kind $KIND: only a QEMU can be rebooted"
+	node_exec sync
+	qemu_stop
+	date +%s >"$DIR/started"
+	qemu_start
+	wait_for_node
+	say "node $NODE is up again after $((SECONDS - begin)) s; containerd is not: hack/node -n $NODE exec -- /etc/kpnode/start"
+}
+
 wait_for_node() {
 	local deadline=$((SECONDS + BOOT_TIMEOUT)) state
 	while ((SECONDS < deadline)); do

@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -77,5 +80,45 @@ func TestRestartOfTheNodesServices(t *testing.T) {
 	s.ready("client")
 	if got := s.get("pod/client", "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}"); got != id+" 0" {
 		t.Errorf("container %s is now %s", id, got)
+	}
+}
+
+const surviving = `
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  runtimeClassName: NAME
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: kept, emptyDir: {}}]
+  containers: [{name: c, image: IMAGE, command: [sh, -c, "date >>/kept/lives; exec sleep 10000"], volumeMounts: [{name: kept, mountPath: /kept}]}]
+`
+
+// hackNode runs hack/node for the side's node.
+func (s *side) hackNode(args ...string) {
+	s.Helper()
+	cmd := exec.CommandContext(s.ctx, filepath.Join(os.Getenv(enableEnv), "hack/node"), append([]string{"-n", strings.TrimPrefix(s.node, "node")}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.Fatalf("hack/node %q: %v: %s", args, err, out)
+	}
+}
+
+// A node that was switched off comes back with its pods, their volumes on disk, and one restart each.
+func TestReboot(t *testing.T) {
+	s := newSide(t, "reboot", "krun")
+	for _, handler := range []string{"runc", "krun"} {
+		s.apply(strings.ReplaceAll(surviving, "NAME", handler))
+	}
+	s.ready("runc", "krun")
+	s.hackNode("reboot")
+	s.hackNode("exec", "--", "sh", "-c", "/etc/kpnode/start && /etc/kubernetes/start")
+	for _, handler := range []string{"runc", "krun"} {
+		s.until(handler+" to be restarted", func() bool {
+			return s.get("pod/"+handler, "{.status.containerStatuses[0].restartCount}") == "1"
+		})
+		s.ready(handler)
+		if lives := strings.Count(s.in(handler, "cat /kept/lives"), "\n"); lives != 2 {
+			t.Errorf("%s: %d lives in its volume, not 2", handler, lives)
+		}
 	}
 }
