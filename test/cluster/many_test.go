@@ -1,12 +1,19 @@
 package cluster
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"krun.dev/krunpod/sandbox"
 )
 
 // manyEnv is how many pods start together; the default suits an emulated node of one virtual CPU.
@@ -14,6 +21,67 @@ const (
 	manyEnv     = "KRUNPOD_CLUSTER_PODS"
 	manyDefault = 10
 )
+
+// manyReport is out/many-pods.json.
+type manyReport struct {
+	Pods         int         `json:"pods"`
+	ReadySeconds float64     `json:"readySeconds"`
+	Stages       []manyStage `json:"stages"`
+}
+
+// manyStage is how long a stage of a start took, over all pods.
+type manyStage struct {
+	Name     string  `json:"name"`
+	MedianMs float64 `json:"medianMs"`
+	WorstMs  float64 `json:"worstMs"`
+}
+
+func (r manyReport) write(t *testing.T) {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(os.Getenv(enableEnv), "out/many-pods.json"), data, 0o644)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// stages reads the timelines of all microVMs that run in the cluster.
+func (s *side) stages() (all []manyStage) {
+	s.Helper()
+	took := map[string][]float64{}
+	var names []string
+	for _, node := range strings.Fields(s.get("nodes", "{.items[*].metadata.name}")) {
+		timelines := json.NewDecoder(strings.NewReader(s.hackNode(node, "exec", "--", "sh", "-c", "cat /run/krunpod/k8s.io/*/timeline.json")))
+		for {
+			var record sandbox.Record
+			err := timelines.Decode(&record)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				s.Fatal(err)
+			}
+			before := int64(0)
+			for _, st := range record.Stages {
+				name := st.Name
+				if words := strings.Fields(name); words[0] == "container" {
+					name = "container " + words[len(words)-1] // without its id
+				}
+				if took[name] == nil {
+					names = append(names, name)
+				}
+				took[name] = append(took[name], float64(st.At-before)/1000)
+				before = st.At
+			}
+		}
+	}
+	for _, name := range names {
+		slices.Sort(took[name])
+		all = append(all, manyStage{name, took[name][len(took[name])/2], took[name][len(took[name])-1]})
+	}
+	return all
+}
 
 // Pods that are started together all come up, and are gone together.
 func TestManyPodsAtOnce(t *testing.T) {
@@ -42,7 +110,12 @@ spec:
       containers: [{name: c, image: IMAGE, command: [sh, -c, "uname -r; exec sleep 10000"]}]
 `, many))
 	s.must("rollout", "status", "deployment/many", "--timeout=9m")
-	t.Logf("%d pods were ready after %.0f s", many, time.Since(began).Seconds())
+	report := manyReport{Pods: many, ReadySeconds: time.Since(began).Seconds(), Stages: s.stages()}
+	t.Logf("%d pods were ready after %.0f s", many, report.ReadySeconds)
+	for _, st := range report.Stages {
+		t.Logf("%-24s median %8.0f ms, worst %8.0f ms", st.Name, st.MedianMs, st.WorstMs)
+	}
+	report.write(t)
 	if got := strings.Fields(s.get("pods", "{.items[*].status.containerStatuses[0].restartCount}")); len(got) != many || strings.Trim(strings.Join(got, ""), "0") != "" {
 		t.Errorf("restarts of each: %v", got)
 	}

@@ -94,13 +94,17 @@ spec:
   containers: [{name: c, image: IMAGE, command: [sh, -c, "date >>/kept/lives; exec sleep 10000"], volumeMounts: [{name: kept, mountPath: /kept}]}]
 `
 
-// hackNode runs hack/node for the side's node.
-func (s *side) hackNode(args ...string) {
+// hackNode runs hack/node for a node, and returns its output.
+func (s *side) hackNode(node string, args ...string) string {
 	s.Helper()
-	cmd := exec.CommandContext(s.ctx, filepath.Join(os.Getenv(enableEnv), "hack/node"), append([]string{"-n", strings.TrimPrefix(s.node, "node")}, args...)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		s.Fatalf("hack/node %q: %v: %s", args, err, out)
+	cmd := exec.CommandContext(s.ctx, filepath.Join(os.Getenv(enableEnv), "hack/node"), append([]string{"-n", strings.TrimPrefix(node, "node")}, args...)...)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		s.Fatalf("hack/node for %s: %q: %v: %s", node, args, err, errs.String())
 	}
+	return string(out)
 }
 
 // A node that was switched off comes back with its pods, their volumes on disk, and one restart each.
@@ -110,8 +114,8 @@ func TestReboot(t *testing.T) {
 		s.apply(strings.ReplaceAll(surviving, "NAME", handler))
 	}
 	s.ready("runc", "krun")
-	s.hackNode("reboot")
-	s.hackNode("exec", "--", "sh", "-c", "/etc/kpnode/start && /etc/kubernetes/start")
+	s.hackNode(s.node, "reboot")
+	s.hackNode(s.node, "exec", "--", "sh", "-c", "/etc/kpnode/start && /etc/kubernetes/start")
 	for _, handler := range []string{"runc", "krun"} {
 		s.until(handler+" to be restarted", func() bool {
 			return s.get("pod/"+handler, "{.status.containerStatuses[0].restartCount}") == "1"
