@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/errdefs"
 	devices "github.com/opencontainers/cgroups/devices/config"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -127,7 +128,17 @@ type container struct {
 	release func() error
 }
 
-func (c *container) Start() error { return c.lib.Exec() }
+// Start lets the init go on. One that has died meanwhile is a stopped one, whether its end has been collected or not.
+func (c *container) Start() error {
+	err := c.lib.Exec()
+	if err == nil {
+		return nil
+	}
+	if status, serr := c.lib.Status(); serr == nil && status == libcontainer.Stopped {
+		return fmt.Errorf("%w: cannot start a stopped process: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return err
+}
 
 func (c *container) Exec(spec *specs.Process, io *stdio.Set) (task.Process, error) {
 	adaptProcess(spec)
