@@ -20,10 +20,13 @@ host_link() {
 
 host_unlink() { ip netns del "$(host_netns)" 2>/dev/null || true; }
 
+# host_pid: told by when the process began too, since the number may be another's by now. Not by its command line, which
+# is empty while a process becomes another program.
 host_pid() {
-	local pid
-	pid=$(cat "$DIR/init.pid" 2>/dev/null) || return 1
-	[[ -n $pid ]] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q -E "(host-root|krunpod-init host) $NODE " || return 1
+	local pid began stat
+	read -r pid began 2>/dev/null <"$DIR/init.pid" || return 1
+	read -r -a stat 2>/dev/null <"/proc/$pid/stat" || return 1
+	[[ ${stat[21]} == "$began" && ${stat[2]} != Z ]] || return 1
 	printf '%s\n' "$pid"
 }
 
