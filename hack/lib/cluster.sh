@@ -4,7 +4,7 @@
 
 SERVER=${HOST_IP4%/*}
 SERVICES=10.96.0.0/16
-CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler coredns)
+CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler coredns metrics-server)
 # Seconds that an emulated node may take to become ready.
 READY_TIMEOUT=300
 
@@ -55,7 +55,11 @@ control_plane_up() {
 		--kubelet-certificate-authority "$pki/ca.crt" --kubelet-preferred-address-types InternalIP \
 		--kubelet-client-certificate "$pki/apiserver-kubelet.crt" --kubelet-client-key "$pki/apiserver-kubelet.key" \
 		--service-account-issuer https://kubernetes.default.svc --service-account-key-file "$pki/service-account.pub" \
-		--service-account-signing-key-file "$pki/service-account.key" --cert-dir "$STATE/run"
+		--service-account-signing-key-file "$pki/service-account.key" --cert-dir "$STATE/run" \
+		--requestheader-client-ca-file "$pki/ca.crt" --requestheader-allowed-names front-proxy \
+		--requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group \
+		--requestheader-extra-headers-prefix X-Remote-Extra- --enable-aggregator-routing \
+		--proxy-client-cert-file "$pki/front-proxy.crt" --proxy-client-key-file "$pki/front-proxy.key"
 	component kube-controller-manager "$bin/kube-controller-manager" --kubeconfig "$pki/controller-manager.kubeconfig" \
 		--use-service-account-credentials --service-account-private-key-file "$pki/service-account.key" \
 		--root-ca-file "$pki/ca.crt" --leader-elect=false --cert-dir "$STATE/run" --bind-address 127.0.0.1
@@ -63,6 +67,10 @@ control_plane_up() {
 		--cert-dir "$STATE/run" --bind-address 127.0.0.1
 	KUBECONFIG=$pki/admin.kubeconfig component coredns "$("$REPO/hack/cached" coredns)/bin/coredns" \
 		-conf "$REPO/hack/kubernetes/Corefile"
+	component metrics-server "$("$REPO/hack/cached" metricsserver)/bin/metrics-server" --kubeconfig "$pki/admin.kubeconfig" \
+		--authentication-kubeconfig "$pki/admin.kubeconfig" --authorization-kubeconfig "$pki/admin.kubeconfig" \
+		--bind-address "$SERVER" --secure-port 4443 --cert-dir "$STATE/run/metrics-server" --metric-resolution 10s \
+		--kubelet-preferred-address-types InternalIP --kubelet-certificate-authority "$pki/ca.crt"
 }
 
 # admin ARG...: kubectl as the administrator.
@@ -126,6 +134,7 @@ cluster_up() {
 	(IFS=, && echo "${NODES[*]}") >"$STATE/nodes"
 	"$REPO/hack/cached" etcd >/dev/null
 	"$REPO/hack/cached" coredns >/dev/null
+	"$REPO/hack/cached" metricsserver >/dev/null
 	kubernetes >/dev/null
 	"$REPO/hack/build"
 	on_nodes node_prepared
@@ -146,7 +155,7 @@ cluster_up() {
 cluster_down() {
 	local name pid
 	as_root "network namespaces and nodes"
-	for name in coredns kube-scheduler kube-controller-manager kube-apiserver etcd; do
+	for name in metrics-server coredns kube-scheduler kube-controller-manager kube-apiserver etcd; do
 		if pid=$(component_pid "$name"); then
 			kill "$pid"
 			for _ in {1..100}; do
@@ -191,7 +200,7 @@ cluster_exec() {
 cluster_logs() {
 	case ${1:-kube-apiserver} in
 	kubelet | kube-proxy | containerd) on_node "${2:-${NODES[0]}}" node_exec cat "/var/log/$1.log" ;;
-	etcd | coredns | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
+	etcd | coredns | metrics-server | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
 	*) die "$1: no such component; see hack/cluster --help" ;;
 	esac
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -97,5 +98,28 @@ func TestSummaryOfAPod(t *testing.T) {
 			}
 			return len(all) == 0
 		})
+		s.until("kubectl top to tell the same", func() bool { return s.topIsTrue() })
 	})
+}
+
+// topIsTrue reads kubectl top, which has what the metrics server asked the kubelet for: lines of POD NAME CPU MEMORY.
+func (s *side) topIsTrue() bool {
+	s.Helper()
+	out, errs, err := s.try("", "top", "pod", "busy", "--containers", "--no-headers")
+	if err != nil {
+		s.Logf("kubectl top: %v: %s", err, errs)
+		return false
+	}
+	used := map[string][2]int{}
+	for line := range strings.Lines(out) {
+		var name string
+		var milliCPUs, mib int
+		if _, err := fmt.Sscanf(line, "busy %s %dm %dMi", &name, &milliCPUs, &mib); err != nil {
+			s.Fatalf("kubectl top says %q: %v", line, err)
+		}
+		used[name] = [2]int{milliCPUs, mib}
+	}
+	web, spin := used["web"], used["spin"]
+	s.Logf("CPU and memory of web: %v, of spin: %v", web, spin)
+	return spin[0] >= 50 && spin[0] <= 300 && spin[1] <= held>>20 && web[1] >= held>>20 && web[1] <= 4*held>>20
 }

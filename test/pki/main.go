@@ -55,6 +55,7 @@ func run(dir, server string, nodes []string) error {
 	p.client("controller-manager", "system:kube-controller-manager", "")
 	p.client("scheduler", "system:kube-scheduler", "")
 	p.client("proxy", "system:kube-proxy", "")
+	p.client("front-proxy", "front-proxy", "")
 	for _, n := range nodes {
 		name, address, ok := strings.Cut(n, "=")
 		if !ok {

@@ -6,11 +6,11 @@ import (
 	"os"
 )
 
-var roles = map[string]func(args []string) error{"health": health, "watch": watch, "listen": listen, "dial": dial}
+var roles = map[string]func(args []string) error{"health": health, "watch": watch, "listen": listen, "dial": dial, "csi": serveCSI}
 
 func main() {
 	if len(os.Args) < 3 || roles[os.Args[1]] == nil {
-		fmt.Println("usage: helper health PORT FILE | watch DIR... | listen SOCKET... | dial SOCKET")
+		fmt.Println("usage: helper health PORT FILE | watch DIR... | listen SOCKET... | dial SOCKET | csi DRIVER NODE VOLUMES")
 		os.Exit(2)
 	}
 	if err := roles[os.Args[1]](os.Args[2:]); err != nil {

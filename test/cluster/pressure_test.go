@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What the hog uses is more than the kubelet is told to leave of what is available now, in MiB.
+const (
+	hogMiB   = 320
+	spareMiB = 160
+)
+
+const hogs = `
+apiVersion: v1
+kind: Pod
+metadata: {name: modest}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: IMAGE, command: [sleep, "10000"], resources: {requests: {memory: 64Mi}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: hog, annotations: {krun.dev/memory-mib: "512"}}
+spec:
+  runtimeClassName: RUNTIME
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: IMAGE, stdin: true, command: [sh, -c, "read go; dd if=/dev/zero bs=HOGM count=1 | sleep 10000"]}]
+`
+
+// A node that runs out of memory evicts the pod that uses the most beyond what it asked for, and says so. The kubelet is told to
+// see an end of memory where there is none, so that nothing else is in danger; other tests wait, since every pod is counted.
+func TestEvictionForMemory(t *testing.T) {
+	for _, handler := range []string{"runc", "krun"} {
+		t.Run(handler, func(t *testing.T) {
+			s := newSide(t, "pressure", handler)
+			s.apply(strings.ReplaceAll(hogs, "HOG", fmt.Sprint(hogMiB)))
+			s.ready("modest", "hog")
+			kubelet := func(change string) {
+				s.hackNode(s.node, "exec", "--", "sh", "-c", "cd /etc/kubernetes && "+change+" && ./start")
+			}
+			kubelet(fmt.Sprintf("cp kubelet.yaml kubelet.kept && sed -i 's/memory.available: [^,]*/memory.available: %dMi/' kubelet.yaml", s.availableMiB()-spareMiB))
+			t.Cleanup(func() { kubelet("mv kubelet.kept kubelet.yaml") })
+			if _, errs, err := s.try("go\n", "attach", "-i", "hog"); err != nil {
+				t.Fatalf("attach: %v: %s", err, errs)
+			}
+			if phase := s.ended("hog"); phase != "Failed" {
+				t.Errorf("hog is %s", phase)
+			}
+			if why := s.get("pod/hog", "{.status.reason}: {.status.message}"); !strings.Contains(why, "Evicted: The node was low on resource: memory.") {
+				t.Errorf("hog ended with %s", why)
+			}
+			if phase := s.get("pod/modest", "{.status.phase} {.status.containerStatuses[0].restartCount}"); phase != "Running 0" {
+				t.Errorf("modest is %s", phase)
+			}
+		})
+	}
+}
+
+// availableMiB is what the kubelet thinks is left of the node's memory.
+func (s *side) availableMiB() int {
+	s.Helper()
+	var sum struct {
+		Node struct{ Memory struct{ AvailableBytes int } }
+	}
+	if err := json.Unmarshal([]byte(s.must("get", "--raw", "/api/v1/nodes/"+s.node+"/proxy/stats/summary")), &sum); err != nil {
+		s.Fatal(err)
+	}
+	if sum.Node.Memory.AvailableBytes>>20 <= hogMiB {
+		s.Fatalf("%s has %d MiB of memory left", s.node, sum.Node.Memory.AvailableBytes>>20)
+	}
+	return sum.Node.Memory.AvailableBytes >> 20
+}
