@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"krun.dev/krunpod/sandbox"
 )
 
 // Annotations of containerd on the spec of a container that belongs to a pod (containerd/internal/cri/annotations).
 const (
 	annotationContainerType = "io.kubernetes.cri.container-type"
 	annotationSandboxID     = "io.kubernetes.cri.sandbox-id"
+	annotationPodNamespace  = "io.kubernetes.cri.sandbox-namespace"
+	annotationPodName       = "io.kubernetes.cri.sandbox-name"
+	annotationContainerName = "io.kubernetes.cri.container-name"
 	annotationSandboxUID    = "io.kubernetes.cri.sandbox-uid"
 	annotationCPUPeriod     = "io.kubernetes.cri.sandbox-cpu-period"
 	annotationCPUQuota      = "io.kubernetes.cri.sandbox-cpu-quota"
@@ -48,6 +53,13 @@ func RoleOf(annotations map[string]string) (Role, string) {
 	}
 	return RoleAlone, ""
 }
+
+func podOf(annotations map[string]string) sandbox.Pod {
+	return sandbox.Pod{Namespace: annotations[annotationPodNamespace], Name: annotations[annotationPodName]}
+}
+
+// ContainerName is what the pod calls a container; empty for one without a pod.
+func ContainerName(annotations map[string]string) string { return annotations[annotationContainerName] }
 
 // number parses an annotation of ours; 0 when it is not set.
 func number(annotations map[string]string, key string, max uint64) (uint64, error) {

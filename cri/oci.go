@@ -51,7 +51,7 @@ func FromOCI(namespace, id string, spec *specs.Spec, cfg *config.Config) (sandbo
 		return sandbox.Spec{}, err
 	}
 	return sandbox.Spec{
-		ID: id, Namespace: namespace, VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
+		ID: id, Namespace: namespace, Pod: podOf(spec.Annotations), VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
 		Cgroup: sandbox.Cgroup{Parent: cgroupParent(spec.Linux.CgroupsPath)},
 		Guest:  guest,
 	}, nil

@@ -54,7 +54,7 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 		return sandbox.Spec{}, err
 	}
 	return sandbox.Spec{
-		ID: id, Namespace: namespace, VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
+		ID: id, Namespace: namespace, Pod: sandbox.Pod{Namespace: pod.GetMetadata().GetNamespace(), Name: pod.GetMetadata().GetName()}, VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
 		Cgroup: sandbox.Cgroup{Parent: linux.GetCgroupParent()},
 		Guest:  guest,
 	}, nil

@@ -143,3 +143,26 @@ func retry(ctx context.Context, limit time.Duration, f func() error) error {
 		}
 	}
 }
+
+// Usage is what a sandbox takes of the host.
+type Usage struct {
+	Memory uint64 // in bytes
+	CPU    time.Duration
+}
+
+// Usage reads it from the sandbox's cgroup (memory.current and cpu.stat, Documentation/admin-guide/cgroup-v2.rst).
+func (s *State) Usage() (Usage, error) {
+	// Statistics of a cgroup that does not exist are zeros.
+	if _, err := os.Stat(filepath.Join(cgroupRoot, s.Cgroup)); err != nil {
+		return Usage{}, err
+	}
+	m, err := cgroup2.Load(s.Cgroup)
+	if err != nil {
+		return Usage{}, fmt.Errorf("load cgroup %s: %w", s.Cgroup, err)
+	}
+	stat, err := m.Stat()
+	if err != nil {
+		return Usage{}, fmt.Errorf("read cgroup %s: %w", s.Cgroup, err)
+	}
+	return Usage{Memory: stat.GetMemory().GetUsage(), CPU: time.Duration(stat.GetCPU().GetUsageUsec()) * time.Microsecond}, nil
+}

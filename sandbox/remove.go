@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"krun.dev/krunpod/netbridge"
 )
@@ -44,6 +45,9 @@ func Remove(ctx context.Context, path string) error {
 	}
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("remove the sandbox's directory: %w", err)
+	}
+	if !st.Booted.IsZero() && st.End == "" {
+		count(filepath.Dir(filepath.Dir(path)), func(l *Ledger) { l.Ends[EndLost]++ })
 	}
 	return nil
 }

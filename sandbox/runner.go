@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,10 +27,12 @@ type runner struct {
 	cgroup string // its directory
 	stderr tail
 	done   chan struct{}
+	// stopping says that the guest was asked to end, killed that the runner was.
+	stopping, killed atomic.Bool
 	// Valid once done is closed.
-	exitedAt  time.Time
-	exitErr   error
-	oomKilled bool
+	exitedAt time.Time
+	exitErr  error
+	end      End
 }
 
 // runnerNamespaces are made with the process: it is PID 1 of its own PID namespace from its first instruction.
@@ -92,11 +95,26 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 func (r *runner) wait() {
 	r.exitErr = r.cmd.Wait()
 	r.exitedAt = time.Now()
-	r.oomKilled = oomKills(r.cgroup) > 0
+	r.end = r.howItEnded()
 	close(r.done)
 }
 
+func (r *runner) howItEnded() End {
+	switch {
+	case oomKills(r.cgroup) > 0:
+		return EndOutOfMemory
+	case r.killed.Load():
+		return EndKilled
+	case r.exitErr != nil:
+		return EndRunner
+	case r.stopping.Load():
+		return EndStopped
+	}
+	return EndGuest
+}
+
 func (r *runner) kill() error {
+	r.killed.Store(true)
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill the runner: %w", err)
 	}

@@ -35,6 +35,9 @@ type Sandbox struct {
 	mirrors  mirrors
 	scratch  scratch
 
+	// counted is closed when the end of the VM is in the ledger.
+	counted chan struct{}
+
 	kernelRelease string
 
 	state State
@@ -54,7 +57,18 @@ var ErrOutOfMemory = errors.New("the kernel killed the microVM for want of memor
 	"in the pod's overhead (overhead.podFixed.memory of the RuntimeClass)")
 
 // OOMKilled reports whether the VM ended for want of memory on the host; valid once Done is closed.
-func (s *Sandbox) OOMKilled() bool { return s.runner.oomKilled }
+func (s *Sandbox) OOMKilled() bool { return s.runner.end == EndOutOfMemory }
+
+// Cause is why the VM ended, nil if it was meant to; valid once Done is closed. It may hold the guest's last words.
+func (s *Sandbox) Cause() error {
+	switch s.runner.end {
+	case EndOutOfMemory:
+		return ErrOutOfMemory
+	case EndGuest, EndRunner:
+		return s.withLastWords(fmt.Errorf("the microVM ended by itself: %s, %v", s.runner.end, s.runner.exitErr))
+	}
+	return nil
+}
 
 // KernelRelease is the guest's, as uname(2) has it.
 func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
@@ -96,6 +110,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.cfg.StopTimeout))
 	defer cancel()
+	s.runner.stopping.Store(true)
 	if s.Agent != nil {
 		// The connection may end before the answer: the VM's end is what counts.
 		if _, err := s.Agent.Shutdown(ctx, &api.ShutdownRequest{}); err != nil && !errors.Is(err, ttrpc.ErrClosed) {
@@ -126,6 +141,9 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	err := s.Kill()
 	if s.client != nil {
 		s.client.Close()
+	}
+	if s.counted != nil {
+		<-s.counted
 	}
 	s.mirrors.wait()
 	if s.control != nil {

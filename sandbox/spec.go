@@ -14,6 +14,8 @@ type Spec struct {
 	// ID is containerd's id of the sandbox, Namespace the containerd namespace that owns it.
 	ID        string
 	Namespace string
+	// Pod names the pod; a container without one has none.
+	Pod Pod
 	// VCPUs and MemoryMiB are the size of the VM.
 	VCPUs     uint8
 	MemoryMiB uint32
@@ -23,6 +25,12 @@ type Spec struct {
 	Cgroup Cgroup
 	// Guest is what the agent is told; its Interfaces are filled in by Start.
 	Guest *api.ConfigureSandboxRequest
+}
+
+// Pod is a pod's name in Kubernetes.
+type Pod struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
 }
 
 // Cgroup names the parent of the sandbox's cgroup (cgroup v2) as the CRI or OCI writes it.

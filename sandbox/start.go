@@ -33,6 +33,7 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 	}
 	defer func() {
 		if retErr != nil {
+			count(cfg.State, func(l *Ledger) { l.Ends[EndNotStarted]++ })
 			retErr = errors.Join(retErr, s.Delete(context.WithoutCancel(ctx)))
 		}
 	}()
@@ -49,6 +50,9 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 		return nil, err
 	}
 	s.forwardLoopback()
+	if err := s.countBoot(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -90,7 +94,7 @@ func newSandbox(cfg *config.Config, spec Spec, d dir, tl *Timeline) (*Sandbox, e
 	}
 	s := &Sandbox{cfg: cfg, spec: spec, dir: d, timeline: tl, state: State{
 		ID: spec.ID, Namespace: spec.Namespace, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB,
-		NetNS: spec.NetNS, Shim: os.Getpid(),
+		NetNS: spec.NetNS, Shim: os.Getpid(), Pod: spec.Pod, JailOff: cfg.Jail.Off,
 	}}
 	var err error
 	if s.state.Cgroup, err = cgroupPath(spec.Cgroup, spec.ID); err != nil {
@@ -276,24 +280,28 @@ func clip(text string, n int) string {
 	return text
 }
 
-// explain adds to err what the runner and the guest said last, so that the pod's event names the cause.
+// explain says why a start failed with what the runner and the guest said last, so that the pod's event names the cause.
 func (s *Sandbox) explain(err error) error {
 	select {
 	case <-s.runner.done:
 		err = fmt.Errorf("the microVM ended before its agent answered (%v)", s.runner.exitErr)
-		if s.runner.oomKilled {
+		if s.OOMKilled() {
 			err = ErrOutOfMemory
 		}
 	default:
 	}
+	return fmt.Errorf("start sandbox %s: %w", s.spec.ID, s.withLastWords(err))
+}
+
+func (s *Sandbox) withLastWords(err error) error {
 	said := lastLines(s.runner.stderr.String())
 	if guest := lastLines(s.console.last.String()); guest != "" {
 		said = strings.TrimSpace(said + "\nguest console: " + guest)
 	}
 	if said == "" {
-		return fmt.Errorf("start sandbox %s: %w", s.spec.ID, err)
+		return err
 	}
-	return fmt.Errorf("start sandbox %s: %w: %s", s.spec.ID, err, said)
+	return fmt.Errorf("%w: %s", err, said)
 }
 
 // lastLines is the end of an output for an error message: at most five lines, printable.

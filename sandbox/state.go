@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"krun.dev/krunpod/krun"
 	"krun.dev/krunpod/netbridge"
 )
 
@@ -32,6 +34,7 @@ func (d dir) share() string    { return filepath.Join(string(d), "share") }
 type State struct {
 	ID        string `json:"id"`
 	Namespace string `json:"namespace"`
+	Pod       Pod    `json:"pod,omitzero"`
 	VCPUs     uint8  `json:"vcpus"`
 	MemoryMiB uint32 `json:"memoryMiB"`
 	// NetNS and Bridge are set once taps may exist in the pod's network namespace.
@@ -43,6 +46,11 @@ type State struct {
 	Runner *Process `json:"runner,omitempty"`
 	// Shim is the process id of the shim that made it.
 	Shim int `json:"shim"`
+	// JailOff are the layers of the jail that the configuration had switched off.
+	JailOff []krun.Layer `json:"jailOff,omitempty"`
+	// Booted is when the guest answered, and End how the VM ended; each is in the Ledger.
+	Booted time.Time `json:"booted,omitzero"`
+	End    End       `json:"end,omitempty"`
 }
 
 // Process identifies a process across reuse of its id.

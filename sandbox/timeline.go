@@ -41,6 +41,8 @@ func (t *Timeline) MarkAt(name string, at time.Time) {
 	t.stages = append(t.stages, Stage{Name: name, At: at.Sub(t.start).Microseconds()})
 }
 
+func (t *Timeline) elapsed(now time.Time) time.Duration { return now.Sub(t.start) }
+
 func (t *Timeline) setGuest(stages []Stage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -12,14 +12,13 @@ import (
 )
 
 // Boots take turns. A guest that boots computes without a pause: more of them at once than the node has CPUs are not there
-// sooner, and many are so late that all miss BootTimeout, and do so again when the kubelet tries again. A turn is a lock on
-// a file (flock(2)) of the state directory, so it ends with the shim that has it.
+// sooner, and many are so late that all miss BootTimeout, and do so again when the kubelet tries again. A turn is a lock of
+// the state directory.
 
 // turnPoll is how often the first one in the queue looks for a free turn.
 const turnPoll = 20 * time.Millisecond
 
-// takeTurn waits for one of n turns to boot, in the order of coming. Closing the file gives it back. The names begin with a
-// dot, as no namespace of containerd does.
+// takeTurn waits for one of n turns to boot, in the order of coming. Closing the file gives it back.
 func takeTurn(ctx context.Context, state string, n int) (*os.File, error) {
 	queue, err := openLock(filepath.Join(state, ".boot-queue"))
 	if err != nil {
@@ -52,14 +51,6 @@ func takeTurn(ctx context.Context, state string, n int) (*os.File, error) {
 	}
 }
 
-func openLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the lock of a turn to boot: %w", err)
-	}
-	return f, nil
-}
-
 // waitLock locks f, or closes it.
 func waitLock(ctx context.Context, f *os.File) error {
 	locked := make(chan error, 1)
@@ -83,13 +74,4 @@ func waitLock(ctx context.Context, f *os.File) error {
 
 func notMyTurn(ctx context.Context) error {
 	return fmt.Errorf("other microVMs of this node were booting (vm.concurrent_boots): %w", context.Cause(ctx))
-}
-
-// flock goes on after a signal, such as those of Go's scheduler.
-func flock(f *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }

@@ -152,6 +152,9 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 	io.run()
 	go s.watch(sb, p)
 	sb.MarkContainer(r.ID, "created")
+	if s.named(cri.ContainerName(spec.Annotations)) {
+		sb.CountRestart()
+	}
 	return p, nil
 }
 

@@ -47,8 +47,8 @@ func startPod(cfg *config.Config, spec sandbox.Spec, tl *sandbox.Timeline) *pod 
 		close(p.ready)
 		if p.err == nil {
 			<-p.sb.Done()
-			if p.sb.OOMKilled() {
-				log.L.WithField("sandbox", spec.ID).Error(sandbox.ErrOutOfMemory)
+			if cause := p.sb.Cause(); cause != nil {
+				log.L.WithField("sandbox", spec.ID).Error(cause)
 			}
 		}
 	}()

@@ -42,6 +42,7 @@ type service struct {
 	mu         sync.Mutex
 	pod        *pod
 	containers map[string]*container
+	names      map[string]bool // of the pod's containers that are or were there
 }
 
 // newService makes the services of a shim for a containerd namespace.
@@ -53,6 +54,7 @@ func newService(ctx context.Context, namespace string, cfg *config.Config, publi
 		events:     newEvents(ctx, publisher),
 		starts:     make(chan struct{}, maxStarts),
 		containers: map[string]*container{},
+		names:      map[string]bool{},
 	}
 	sd.RegisterCallback(func(ctx context.Context) error {
 		err := s.deletePod(ctx)
@@ -78,6 +80,15 @@ func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
 	taskAPI.RegisterTTRPCTaskService(server, s)
 	sandboxAPI.RegisterTTRPCSandboxService(server, s)
 	return nil
+}
+
+// named notes that a container of that name is there, and reports whether there was one before.
+func (s *service) named(name string) (again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again = s.names[name]
+	s.names[name] = true
+	return again && name != ""
 }
 
 // startPod begins the sandbox's start. The pod's own context lives on after the request that began it.

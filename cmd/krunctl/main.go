@@ -1,5 +1,5 @@
 // Command krunctl is the node administrator's tool: whether this machine can run krun pods, which ones run, what
-// their consoles say and where the time of their start went.
+// their consoles say, where the time of their start went, and Prometheus metrics of all of them.
 package main
 
 import (
@@ -64,7 +64,7 @@ func root() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&a.configPath, "config", config.DefaultPath, "configuration file")
 	cmd.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "output format: text or json")
-	cmd.AddCommand(a.check(), a.ps(), a.inspect(), a.console(), a.timeline())
+	cmd.AddCommand(a.check(), a.ps(), a.inspect(), a.console(), a.timeline(), a.metrics())
 	return cmd
 }
 
