@@ -115,3 +115,24 @@ func TestDocumentation(t *testing.T) {
 		t.Errorf("documented are\n%q, and told\n%q", documented, real)
 	}
 }
+
+// The chart's dashboard asks for metrics that exist.
+func TestDashboard(t *testing.T) {
+	text, err := os.ReadFile("../charts/krunpod/dashboards/krunpod.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !json.Valid(text) {
+		t.Error("the dashboard is not JSON")
+	}
+	asked := regexp.MustCompile(`krunpod_[a-z_]+`).FindAllString(string(text), -1)
+	for _, name := range asked {
+		name = strings.TrimSuffix(name, "_bucket")
+		if !slices.ContainsFunc(All, func(d *prometheus.Desc) bool { return strings.Contains(d.String(), `"`+name+`"`) }) {
+			t.Errorf("the dashboard asks for %s", name)
+		}
+	}
+	if len(asked) == 0 {
+		t.Error("the dashboard asks for nothing")
+	}
+}

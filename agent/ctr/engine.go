@@ -135,7 +135,8 @@ func (c *container) Start() error {
 		return nil
 	}
 	if status, serr := c.lib.Status(); serr == nil && status == libcontainer.Stopped {
-		return fmt.Errorf("%w: cannot start a stopped process: %w", err, errdefs.ErrFailedPrecondition)
+		// One error alone behind it: of two, gRPC's errors of containerd make lines of text.
+		return fmt.Errorf("cannot start a stopped process: %w", errdefs.ErrFailedPrecondition)
 	}
 	return err
 }

@@ -69,7 +69,7 @@ control_plane_up() {
 		-conf "$REPO/hack/kubernetes/Corefile"
 	component metrics-server "$("$REPO/hack/cached" metricsserver)/bin/metrics-server" --kubeconfig "$pki/admin.kubeconfig" \
 		--authentication-kubeconfig "$pki/admin.kubeconfig" --authorization-kubeconfig "$pki/admin.kubeconfig" \
-		--bind-address "$SERVER" --secure-port 4443 --cert-dir "$STATE/run/metrics-server" --metric-resolution 10s \
+		--bind-address "$SERVER" --secure-port 4443 --cert-dir "$STATE/run/metrics-server" --metric-resolution 15s \
 		--kubelet-preferred-address-types InternalIP --kubelet-certificate-authority "$pki/ca.crt"
 }
 
@@ -146,6 +146,7 @@ cluster_up() {
 	stage "kubelet and kube-proxy" on_nodes node_joins
 	admin apply -f "$REPO/hack/kubernetes/manifests" >&2
 	await "$READY_TIMEOUT" "the nodes are ready" admin wait --for=condition=Ready "${NODES[@]/#/node/node}" --timeout=20s
+	await 60 "the metrics server answers" admin get --raw /apis/metrics.k8s.io/v1beta1
 	await 60 "the default service account is there" admin get serviceaccount default
 	say "the cluster is up in $((SECONDS - begin)) s:"
 	say "  hack/cluster kubectl get nodes          hack/cluster exec -- k9s"

@@ -20,11 +20,13 @@ die() {
 }
 
 # stage NAME COMMAND...: runs the command, says what begins, and how long it took. Its output goes to a log that is
-# shown only on failure, or straight through with V=1. The command runs as a job, since bash ignores errexit in all that
-# a || or an if surrounds.
+# shown only on failure, or straight through with V=1. Never in a condition: bash ignores
+# errexit in all that a || or an if surrounds, in functions and subshells too.
 stage() {
 	local name=$1 log begin=$SECONDS rc=0
 	shift
+	(set -e; false; :) &
+	if wait $!; then die "stage $name is part of a condition, where all failures but its last command's are lost: use attempt"; fi
 	say "$name ..."
 	log=$(mktemp)
 	if [[ -n ${V:-} ]]; then
@@ -40,6 +42,16 @@ stage() {
 		return "$rc"
 	fi
 	say "$name: done in $((SECONDS - begin)) s"
+}
+
+# attempt NAME COMMAND...: a stage whose failure does not end the script, but makes its variable rc 1.
+attempt() {
+	local result
+	set +e
+	stage "$@"
+	result=$?
+	set -e
+	if ((result)); then rc=1; fi
 }
 
 # usage FILE: prints the comment block at the head of a script, which is its --help.

@@ -9,22 +9,25 @@ import (
 	"io"
 	"os"
 
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	admission "k8s.io/api/admissionregistration/v1"
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
 	node "k8s.io/api/node/v1"
 	rbac "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	registration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 func main() {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{admission.AddToScheme, apps.AddToScheme, batch.AddToScheme,
-		core.AddToScheme, networking.AddToScheme, node.AddToScheme, rbac.AddToScheme} {
+		core.AddToScheme, discovery.AddToScheme, networking.AddToScheme, node.AddToScheme, rbac.AddToScheme, monitoring.AddToScheme, registration.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err)
 		}

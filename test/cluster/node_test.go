@@ -46,6 +46,7 @@ func TestStaticPod(t *testing.T) {
 		pod := "static-" + s.node
 		s.until("the pod in the API", func() bool { return s.ok("get", "pod", pod) })
 		s.ready(pod)
+		s.until("its log", func() bool { return s.must("logs", pod) != "" })
 		s.see("log", s.must("logs", pod))
 		onNode("", "rm "+file)
 		s.must("wait", "--for=delete", "pod/"+pod, "--timeout=170s")

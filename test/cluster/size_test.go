@@ -12,6 +12,8 @@ const (
 	limitMiB         = 100
 	classOverheadMiB = 128
 	guestOverheadMiB = 64
+	// libkrun gives the guest its kernel's memory on top.
+	kernelMiB = 32
 )
 
 const small = `
@@ -32,7 +34,7 @@ func TestSizeOfAPod(t *testing.T) {
 		s.see("cgroup", s.in("small", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
 		s.see("requests", s.get("pod/small", "{.status.containerStatuses[0].resources}"))
 		if s.handler == "krun" {
-			s.isOfSize("small", 1, limitMiB, limitMiB+classOverheadMiB+guestOverheadMiB)
+			s.isOfSize("small", 1, limitMiB, limitMiB+classOverheadMiB+guestOverheadMiB+kernelMiB)
 		}
 	})
 }

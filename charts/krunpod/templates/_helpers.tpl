@@ -16,3 +16,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/name: krunpod
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
+{{- define "krunpod.metrics" -}}
+app.kubernetes.io/name: krunpod-metrics
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
