@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,6 +116,11 @@ func TestReboot(t *testing.T) {
 		s.apply(strings.ReplaceAll(surviving, "NAME", handler))
 	}
 	s.ready("runc", "krun")
+	lived := func(handler string, times int) {
+		s.until(handler+" to have written", func() bool { return s.in(handler, "grep -c . /kept/lives || true") == fmt.Sprintln(times) })
+	}
+	lived("runc", 1)
+	lived("krun", 1)
 	s.hackNode(s.node, "reboot")
 	s.hackNode(s.node, "exec", "--", "sh", "-c", "/etc/kpnode/start && /etc/kubernetes/start")
 	for _, handler := range []string{"runc", "krun"} {
@@ -122,8 +128,6 @@ func TestReboot(t *testing.T) {
 			return s.get("pod/"+handler, "{.status.containerStatuses[0].restartCount}") == "1"
 		})
 		s.ready(handler)
-		if lives := strings.Count(s.in(handler, "cat /kept/lives"), "\n"); lives != 2 {
-			t.Errorf("%s: %d lives in its volume, not 2", handler, lives)
-		}
+		lived(handler, 2)
 	}
 }

@@ -28,7 +28,7 @@ metadata: {name: hog, annotations: {krun.dev/memory-mib: "512"}}
 spec:
   runtimeClassName: RUNTIME
   terminationGracePeriodSeconds: 1
-  containers: [{name: c, image: IMAGE, stdin: true, command: [sh, -c, "read go; dd if=/dev/zero bs=HOGM count=1 | sleep 10000"]}]
+  containers: [{name: c, image: IMAGE, command: [sh, -c, "until [ -e /go ]; do sleep 1; done; dd if=/dev/zero bs=HOGM count=1 | sleep 10000"]}]
 `
 
 // A node that runs out of memory evicts the pod that uses the most beyond what it asked for, and says so. The kubelet is told to
@@ -43,10 +43,8 @@ func TestEvictionForMemory(t *testing.T) {
 				s.hackNode(s.node, "exec", "--", "sh", "-c", "cd /etc/kubernetes && "+change+" && ./start")
 			}
 			kubelet(fmt.Sprintf("cp kubelet.yaml kubelet.kept && sed -i 's/memory.available: [^,]*/memory.available: %dMi/' kubelet.yaml", s.availableMiB()-spareMiB))
-			t.Cleanup(func() { kubelet("mv kubelet.kept kubelet.yaml") })
-			if _, errs, err := s.try("go\n", "attach", "-i", "hog"); err != nil {
-				t.Fatalf("attach: %v: %s", err, errs)
-			}
+			defer kubelet("mv kubelet.kept kubelet.yaml")
+			s.until("the kubelet to be there again", func() bool { return s.ok("exec", "hog", "--", "touch", "/go") })
 			if phase := s.ended("hog"); phase != "Failed" {
 				t.Errorf("hog is %s", phase)
 			}
