@@ -65,7 +65,7 @@ func TestChart(t *testing.T) {
 
 	t.Cleanup(c.remove)
 	c.helm("helm3", "install", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=first", "--wait", "--timeout=5m")
-	s.must("rollout", "status", "daemonset/krunpod-installer", "--timeout=170s")
+	s.must("rollout", "status", "daemonset/krunpod-installer", waiting)
 	nodes := len(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
 	s.until("the nodes' labels", func() bool {
 		return strings.Count(s.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`), "ready") == nodes
@@ -83,7 +83,7 @@ func TestChart(t *testing.T) {
 	}
 
 	c.helm("helm4", "upgrade", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=next", "--wait", "--timeout=5m")
-	s.must("rollout", "status", "daemonset/krunpod-installer", "--timeout=170s")
+	s.must("rollout", "status", "daemonset/krunpod-installer", waiting)
 	s.until("the next version on all nodes", func() bool {
 		next := strings.Fields(c.versions())
 		return len(next) == nodes && len(slices.Compact(next)) == 1 && next[0] != strings.Fields(first)[0]
@@ -102,7 +102,7 @@ func TestChart(t *testing.T) {
 		t.Errorf("the removal does not name the pods that run: %s", why)
 	}
 	s.in("old", "true")
-	s.must("delete", "pod", "old", "new", "--timeout=170s")
+	s.must("delete", "pod", "old", "new", waiting)
 	c.helm("helm4", "uninstall", "krunpod", "--timeout=5m")
 	if after := c.state(); after != before {
 		t.Errorf("the nodes before:\n%s\nand after:\n%s", before, after)
@@ -158,7 +158,7 @@ func (c *release) state() string {
 func (c *release) remove() {
 	c.ctx = context.Background()
 	if _, err := c.try("helm4", "status", "krunpod"); err == nil {
-		c.side.try("", "delete", "pods", "--selector=!app.kubernetes.io/instance", "--timeout=170s")
+		c.side.try("", "delete", "pods", "--selector=!app.kubernetes.io/instance", waiting)
 		if out, err := c.try("helm4", "uninstall", "krunpod", "--timeout=5m"); err != nil {
 			c.Errorf("helm uninstall: %v: %s%s", err, out, c.logs())
 		}

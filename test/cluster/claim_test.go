@@ -93,5 +93,5 @@ func TestRawBlockVolumeIsRefused(t *testing.T) {
 	s.volume("Block", "/dev/loop7")
 	s.apply(blockClaimant)
 	s.eventSays("raw", "/dev/data", "microVM")
-	s.must("delete", "pod", "raw", "--timeout=170s")
+	s.must("delete", "pod", "raw", waiting)
 }

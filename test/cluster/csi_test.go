@@ -91,7 +91,7 @@ func TestContainerStorageInterface(t *testing.T) {
 			s.apply(strings.NewReplacer("NAME", p.name, "SCRIPT", p.script).Replace(csiPod))
 			s.see(p.name+".phase", s.ended(p.name))
 			s.see(p.name+".log", s.must("logs", p.name))
-			s.must("delete", "pod", p.name, "--timeout=170s")
+			s.must("delete", "pod", p.name, waiting)
 		}
 		if mounts := s.hackNode(s.node, "exec", "--", "sh", "-c", "grep -c /"+s.ns+" /proc/self/mountinfo || true"); strings.TrimSpace(mounts) != "0" {
 			s.Errorf("%s mounts of the volume are left on the node", strings.TrimSpace(mounts))

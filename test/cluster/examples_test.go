@@ -11,7 +11,7 @@ import (
 // examples are the manifests that a user would try first, each with what shows that it works.
 var examples = map[string]func(*side){
 	"job.yaml": func(s *side) {
-		s.must("wait", "--for=condition=Complete", "job/kernel", "--timeout=170s")
+		s.must("wait", "--for=condition=Complete", "job/kernel", waiting)
 		if got := s.must("logs", "job/kernel"); !strings.HasPrefix(got, "Linux ") {
 			s.Errorf("the Job says %q", got)
 		}
@@ -36,7 +36,7 @@ var examples = map[string]func(*side){
 		}
 	},
 	"web.yaml": func(s *side) {
-		s.must("rollout", "status", "deployment/web", "--timeout=170s")
+		s.must("rollout", "status", "deployment/web", waiting)
 		if got, want := s.page("service/web", 80), "200page\n<nil>"; got != want {
 			s.Errorf("the Service answers %q, want %q", got, want)
 		}

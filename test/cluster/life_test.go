@@ -90,7 +90,7 @@ func TestHooksAndSidecars(t *testing.T) {
 		manifest := strings.ReplaceAll(hooked, "NAMESPACE", s.ns)
 		s.apply(manifest)
 		s.ready("hooked")
-		s.must("delete", "pod", "hooked", "--timeout=170s")
+		s.must("delete", "pod", "hooked", waiting)
 		s.apply(strings.ReplaceAll(`
 apiVersion: v1
 kind: Pod
@@ -161,8 +161,8 @@ spec:
 func TestJobs(t *testing.T) {
 	under(t, "jobs", func(s *side) {
 		s.apply(jobs)
-		s.must("wait", "--for=condition=Complete", "job/good", "--timeout=170s")
-		s.must("wait", "--for=condition=Failed", "job/bad", "--timeout=170s")
+		s.must("wait", "--for=condition=Complete", "job/good", waiting)
+		s.must("wait", "--for=condition=Failed", "job/bad", waiting)
 		s.see("good", s.get("job/good", "{.status.succeeded}"))
 		s.see("good.log", s.must("logs", "--selector", "job-name=good"))
 		s.see("bad", s.get("job/bad", "{.status.failed} {.status.conditions[?(@.type==\"Failed\")].reason}"))
@@ -214,7 +214,7 @@ func TestEndings(t *testing.T) {
 		s.see("greedy.end", s.get("pod/greedy", "{.status.containerStatuses[0].state.terminated.reason} {.status.containerStatuses[0].state.terminated.exitCode}"))
 		s.ready("deaf")
 		began := time.Now()
-		s.must("delete", "pod", "deaf", "--timeout=170s")
+		s.must("delete", "pod", "deaf", waiting)
 		s.see("deaf.had-its-grace", fmt.Sprint(time.Since(began) > 2*time.Second))
 		s.see("late.phase", s.ended("late"))
 		s.see("late.reason", s.get("pod/late", "{.status.reason}"))

@@ -19,8 +19,9 @@ import (
 const (
 	// enableEnv says that KUBECONFIG is that of a cluster to test on.
 	enableEnv = "KRUNPOD_CLUSTER"
-	// patience bounds what the kubelet does by itself, on an emulated node.
-	patience = 3 * time.Minute
+	// patience bounds what the kubelet does by itself, on an emulated node beside others; waiting is the same for kubectl.
+	patience = 5 * time.Minute
+	waiting  = "--timeout=5m"
 	image    = "localhost/krunpod/busybox:1"
 	// helper is image with the command helper: test/images.
 	helper = "localhost/krunpod/helper:1"
@@ -106,19 +107,19 @@ func (s *side) spread() {
 // newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node.
 func newSide(t *testing.T, scope, handler string) *side {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("e2e-%s-%s-%d", scope, handler, time.Now().Unix()%1e6), seen: compare.Seen{}}
 	s.must("create", "namespace", s.ns)
 	s.node = s.choose(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
 	s.must("annotate", "namespace", s.ns, nodeSelector+"=kubernetes.io/hostname="+s.node)
 	t.Cleanup(func() {
-		s.ctx, cancel = context.WithTimeout(context.Background(), patience)
+		s.ctx, cancel = context.WithTimeout(context.Background(), patience+time.Minute)
 		defer cancel()
 		if t.Failed() {
 			t.Log(s.tell())
 		}
-		s.must("delete", "namespace", s.ns, "--timeout=170s")
+		s.must("delete", "namespace", s.ns, waiting)
 	})
 	// Pods are refused until it is there.
 	s.until("the default service account", func() bool { return s.ok("get", "serviceaccount", "default") })
@@ -188,7 +189,7 @@ func (s *side) fill(manifests string) string {
 func (s *side) ready(pods ...string) {
 	s.Helper()
 	for _, p := range pods {
-		s.must("wait", "--for=condition=Ready", "pod/"+p, "--timeout="+patience.String())
+		s.must("wait", "--for=condition=Ready", "pod/"+p, waiting)
 	}
 }
 

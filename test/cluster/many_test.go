@@ -109,7 +109,7 @@ spec:
       terminationGracePeriodSeconds: 1
       containers: [{name: c, image: IMAGE, command: [sh, -c, "uname -r; exec sleep 10000"]}]
 `, many))
-	s.must("rollout", "status", "deployment/many", "--timeout=9m")
+	s.must("rollout", "status", "deployment/many", "--timeout=15m")
 	report := manyReport{Pods: many, ReadySeconds: time.Since(began).Seconds(), Stages: s.stages()}
 	t.Logf("%d pods were ready after %.0f s", many, report.ReadySeconds)
 	for _, st := range report.Stages {

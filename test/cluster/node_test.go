@@ -50,7 +50,7 @@ func TestStaticPod(t *testing.T) {
 		s.until("its log", func() bool { return s.must("logs", pod) != "" })
 		s.see("log", s.must("logs", pod))
 		onNode("", "rm "+file)
-		s.must("wait", "--for=delete", "pod/"+pod, "--timeout=170s")
+		s.must("wait", "--for=delete", "pod/"+pod, waiting)
 	})
 }
 

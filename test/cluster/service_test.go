@@ -61,7 +61,7 @@ func TestServices(t *testing.T) {
 		s.spread()
 		s.apply(webService)
 		s.apply(client)
-		s.must("rollout", "status", "deployment/web", "--timeout=170s")
+		s.must("rollout", "status", "deployment/web", waiting)
 		s.ready("client")
 		pods := strings.Fields(s.get("pods", "{.items[?(@.metadata.labels.app==\"web\")].metadata.name}"))
 		s.see("replicas", fmt.Sprint(len(pods)))

@@ -58,7 +58,9 @@ func TestMetricsTellBootsMemoryAndEnds(t *testing.T) {
 	p := n.pod(func(c *runtime.PodSandboxConfig) { name = c.Metadata.Name })
 	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
 	now := n.scrape()
-	boots := func(f map[string]*dto.MetricFamily) *dto.Histogram { return f["krunpod_boot_duration_seconds"].Metric[0].Histogram }
+	boots := func(f map[string]*dto.MetricFamily) *dto.Histogram {
+		return f["krunpod_boot_duration_seconds"].Metric[0].Histogram
+	}
 	if got := boots(now).GetSampleCount() - boots(before).GetSampleCount(); got != 1 {
 		t.Errorf("%d boots were counted", got)
 	}
