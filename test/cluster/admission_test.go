@@ -45,6 +45,7 @@ spec:
 
 // The chart's policy, on the API server: what is refused, in whose words, and what is not. Nothing is created (dry run).
 func TestAdmissionPolicy(t *testing.T) {
+	t.Parallel()
 	s := newSide(t, "admission", "krun")
 	s.apply(admissionPolicy(s))
 	t.Cleanup(func() {

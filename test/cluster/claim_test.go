@@ -85,6 +85,7 @@ spec:
 
 // A block device of the node is not one of the guest's, and the pod says so.
 func TestRawBlockVolumeIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newSide(t, "block", "krun")
 	s.apply(administrator)
 	s.ready("administrator")

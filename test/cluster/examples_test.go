@@ -50,6 +50,7 @@ var (
 )
 
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob(filepath.Join(os.Getenv(enableEnv), "deploy/examples/*.yaml"))
 	if err != nil || len(files) != len(examples) {
 		t.Fatalf("there are the examples %q, and %d that this test knows: %v", files, len(examples), err)
@@ -57,6 +58,7 @@ func TestExamples(t *testing.T) {
 	for _, file := range files {
 		name := filepath.Base(file)
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)

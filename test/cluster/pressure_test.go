@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -32,11 +33,17 @@ spec:
 `
 
 // A node that runs out of memory evicts the pod that uses the most beyond what it asked for, and says so. The kubelet is told to
-// see an end of memory where there is none, so that nothing else is in danger; other tests wait, since every pod is counted.
+// see an end of memory where there is none, so that nothing else is in danger; other tests wait, since every pod of a node is
+// counted. The two sides are beside each other where there are two nodes.
 func TestEvictionForMemory(t *testing.T) {
+	var turns sync.Map // a *sync.Mutex for each node
 	for _, handler := range []string{"runc", "krun"} {
 		t.Run(handler, func(t *testing.T) {
+			t.Parallel()
 			s := newSide(t, "pressure", handler)
+			turn, _ := turns.LoadOrStore(s.node, new(sync.Mutex))
+			turn.(*sync.Mutex).Lock()
+			defer turn.(*sync.Mutex).Unlock()
 			s.apply(strings.ReplaceAll(hogs, "HOG", fmt.Sprint(hogMiB)))
 			s.ready("modest", "hog")
 			kubelet := func(change string) {
