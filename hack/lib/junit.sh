@@ -10,3 +10,6 @@ junit_count() {
 	skipped=$(grep -c '<skipped' "$1" || true)
 	echo "$((all - failed - skipped)) $failed $skipped"
 }
+
+# junit_passed FILE: the tests that passed, without their subtests, sorted.
+junit_passed() { sed -n 's/.*<testcase.* name="\([^"\/]*\)" .*<\/testcase>$/\1/p' "$1" | sort; }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -82,7 +83,7 @@ func TestChart(t *testing.T) {
 		t.Errorf("a pod with hostNetwork was not refused by name: %v, %s", err, errs)
 	}
 
-	c.helm("helm4", "upgrade", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=next", "--wait", "--timeout=5m")
+	c.helm("helm4", "upgrade", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=next,metrics.enabled=true", "--wait", "--timeout=5m")
 	s.must("rollout", "status", "daemonset/krunpod-installer", waiting)
 	s.until("the next version on all nodes", func() bool {
 		next := strings.Fields(c.versions())
@@ -94,6 +95,19 @@ func TestChart(t *testing.T) {
 		t.Errorf("after the upgrade the node has %s", got)
 	}
 	s.in("old", "true") // what runs of the version before goes on
+	// Metrics are of all pods of a node, whichever installation they are of.
+	metrics := s.get("pods", `{.items[?(@.metadata.labels.app\.kubernetes\.io/name=="krunpod-metrics")].metadata.name}`)
+	told := ""
+	for _, pod := range strings.Fields(metrics) {
+		s.ready(pod)
+		told += s.page("pod/"+pod, 9464, "/metrics")
+	}
+	for _, pod := range []string{"old", "new"} {
+		if !regexp.MustCompile(`krunpod_sandbox_up\{namespace="`+s.ns+`",pod="`+pod+`",sandbox="[^"]+"\} 1\n`).MatchString(told) ||
+			!regexp.MustCompile(`krunpod_sandbox_memory_bytes\{namespace="`+s.ns+`",pod="`+pod+`",sandbox="[^"]+"\} [1-9]`).MatchString(told) {
+			t.Errorf("the metrics lack the pod %s: %s", pod, told)
+		}
+	}
 
 	if out, err := c.try("helm4", "uninstall", "krunpod", "--timeout=5m"); err == nil {
 		t.Errorf("uninstalled while pods run: %s", out)

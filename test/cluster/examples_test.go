@@ -37,7 +37,7 @@ var examples = map[string]func(*side){
 	},
 	"web.yaml": func(s *side) {
 		s.must("rollout", "status", "deployment/web", waiting)
-		if got, want := s.page("service/web", 80), "200page\n<nil>"; got != want {
+		if got, want := s.page("service/web", 80, "/"), "200page\n<nil>"; got != want {
 			s.Errorf("the Service answers %q, want %q", got, want)
 		}
 	},

@@ -103,11 +103,11 @@ func (s *side) lookAtCopy() {
 // lookAtPortForward asks the server through a port that kubectl chose.
 func (s *side) lookAtPortForward() {
 	s.Helper()
-	s.see("port-forward", s.page("pod/two", 8080))
+	s.see("port-forward", s.page("pod/two", 8080, "/"))
 }
 
 // page is the status and the page that a server answers through kubectl port-forward.
-func (s *side) page(target string, remote int) string {
+func (s *side) page(target string, remote int, path string) string {
 	s.Helper()
 	cmd := exec.CommandContext(s.ctx, "kubectl", "--namespace", s.ns, "port-forward", target, fmt.Sprintf(":%d", remote))
 	out, err := cmd.StdoutPipe()
@@ -130,7 +130,7 @@ func (s *side) page(target string, remote int) string {
 		s.Fatalf("port-forward said %q: %v", line, err)
 	}
 	client := http.Client{Timeout: 30 * time.Second}
-	resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+	resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
 	if err != nil {
 		s.Fatal(err)
 	}
