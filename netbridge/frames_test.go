@@ -17,7 +17,7 @@ import (
 
 func (l *lab) join() *Bridge {
 	l.Helper()
-	b, err := Join(context.Background(), l.pod.Path)
+	b, err := Join(context.Background(), l.pod.Path, nil)
 	must(l, err)
 	return b
 }

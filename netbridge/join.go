@@ -10,29 +10,29 @@ import (
 
 // Join connects every CNI interface of the network namespace at path nsPath to a new tap in that namespace, and
 // returns what the guest must take over. An interface is CNI's if it is up and not the loopback; a namespace without
-// any gives an empty Bridge. Frames pass both ways as soon as libkrun attaches to the tap, and the namespace's own
-// kernel answers for no address any more.
+// any gives an empty Bridge. Frames pass both ways as soon as libkrun attaches to the tap, or with watch, as soon as a process
+// carries them, and the namespace's own kernel answers for no address any more.
 //
 // The guest must add each address without a connected route of its own (IFA_F_NOPREFIXROUTE), since the routes hold
 // every one that the namespace had, and without duplicate address detection, which CNI has done.
 //
 // What a Join left that died halfway is cleared first. An error matches ErrNetNS, ErrUnsupported or ErrBusy where one
 // of these is the cause; after an error nothing is left in the namespace. CAP_SYS_ADMIN and CAP_NET_ADMIN are needed.
-func Join(ctx context.Context, nsPath string) (*Bridge, error) {
+func Join(ctx context.Context, nsPath string, watch *Watch) (*Bridge, error) {
 	ns, err := openNamespace(nsPath)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.close()
 	b := &Bridge{inode: ns.inode}
-	err = ns.do(func(h *netlink.Handle) error { return b.join(ctx, h) })
+	err = ns.do(func(h *netlink.Handle) error { return b.join(ctx, h, watch) })
 	if err != nil {
 		return nil, fmt.Errorf("join network of %q: %w", nsPath, err)
 	}
 	return b, nil
 }
 
-func (b *Bridge) join(ctx context.Context, h *netlink.Handle) (err error) {
+func (b *Bridge) join(ctx context.Context, h *netlink.Handle, watch *Watch) (err error) {
 	links, err := clearedLinks(h)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (b *Bridge) join(ctx context.Context, h *netlink.Handle) (err error) {
 			return err
 		}
 		p := Port{Tap: name(), Interface: ifaces[i]}
-		err := p.attach(h, link)
+		err := p.attach(h, link, watch)
 		// Also after an error: leave undoes what attach got to.
 		b.Interfaces = append(b.Interfaces, p)
 		if err != nil {
@@ -66,9 +66,9 @@ func (b *Bridge) join(ctx context.Context, h *netlink.Handle) (err error) {
 	return nil
 }
 
-// attach makes the tap of link and the redirects, that from link last: it steals from the namespace's own stack.
+// attach makes the tap of link and the redirects or sieves, that on link last: it takes from the namespace's own stack.
 // p.host holds what was done so far at any time.
-func (p *Port) attach(h *netlink.Handle, link netlink.Link) (err error) {
+func (p *Port) attach(h *netlink.Handle, link netlink.Link, watch *Watch) (err error) {
 	p.host.Link, p.host.Name = link.Attrs().Index, link.Attrs().Name
 	if p.host.OwnQdisc, err = addClsact(h, p.host.Link); err != nil {
 		return err
@@ -83,10 +83,15 @@ func (p *Port) attach(h *netlink.Handle, link netlink.Link) (err error) {
 	if _, err := addClsact(h, p.host.Tap); err != nil {
 		return fmt.Errorf("tap %s: %w", p.Tap, err)
 	}
-	if err := addRedirect(h, p.host.Tap, p.host.Link); err != nil {
+	fromTap, fromLink := addRedirect, addRedirect
+	if watch != nil {
+		fromTap = func(h *netlink.Handle, tap, _ int) error { return addSieve(h, tap, nil) }
+		fromLink = func(h *netlink.Handle, link, _ int) error { return addSieve(h, link, watch.Nameservers) }
+	}
+	if err := fromTap(h, p.host.Tap, p.host.Link); err != nil {
 		return fmt.Errorf("tap %s: %w", p.Tap, err)
 	}
-	return addRedirect(h, p.host.Link, p.host.Tap)
+	return fromLink(h, p.host.Link, p.host.Tap)
 }
 
 // quiet stops what the namespace's own kernel sends unasked in the guest's name: router solicitations, of which some

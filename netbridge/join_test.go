@@ -216,7 +216,7 @@ func TestJoinUndoesItselfOnError(t *testing.T) {
 	must(t, err)
 	must(t, addRedirect(l.pod.Handle, net1, net1))
 	before := l.pod.state()
-	_, err = Join(context.Background(), l.pod.Path)
+	_, err = Join(context.Background(), l.pod.Path, nil)
 	if err == nil || !strings.Contains(err.Error(), "net1") || !strings.Contains(err.Error(), "another ingress filter") {
 		t.Errorf("error %v", err)
 	}
@@ -225,7 +225,7 @@ func TestJoinUndoesItselfOnError(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Join(ctx, l.pod.Path); !errors.Is(err, context.Canceled) {
+	if _, err := Join(ctx, l.pod.Path, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled Join: %v", err)
 	}
 }
@@ -248,7 +248,7 @@ func TestJoinAgain(t *testing.T) {
 	l := newLab(t)
 	l.bridgePod()
 	g := l.attach(l.join().Interfaces[0])
-	if _, err := Join(context.Background(), l.pod.Path); !errors.Is(err, ErrBusy) {
+	if _, err := Join(context.Background(), l.pod.Path, nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("Join under a running microVM: %v", err)
 	}
 	g.tap.Close()
@@ -273,7 +273,7 @@ func TestJoinRefusesWhatIsNoPodNamespace(t *testing.T) {
 		{"/proc/self/ns/mnt", "another type"},
 		{"/proc/self/ns/net", "hostNetwork"},
 	} {
-		_, err := Join(context.Background(), tc.path)
+		_, err := Join(context.Background(), tc.path, nil)
 		if !errors.Is(err, ErrNetNS) || !strings.Contains(err.Error(), tc.message) || !strings.Contains(err.Error(), tc.path) {
 			t.Errorf("%s: %v", tc.path, err)
 		}

@@ -77,7 +77,8 @@ func (a attachment) remove(h *netlink.Handle) error {
 			errs = append(errs, fmt.Errorf("remove qdisc clsact of interface %d: %w", a.Link, err))
 		}
 	} else if a.Tap != 0 {
-		if err := delRedirect(h, a.Link, a.Tap); err != nil {
+		ours := func(f netlink.Filter) bool { return isSieve(f) || redirectsTo(f, a.Tap) }
+		if err := delFilters(h, a.Link, ours); err != nil {
 			errs = append(errs, fmt.Errorf("remove filter of interface %d: %w", a.Link, err))
 		}
 	}

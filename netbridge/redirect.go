@@ -65,15 +65,15 @@ func redirectAttrs(from int) netlink.FilterAttrs {
 	}
 }
 
-// delRedirect removes the ingress filters of from that lead to to, and no other.
-func delRedirect(h *netlink.Handle, from, to int) error {
-	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}
-	filters, err := Dump(func() ([]netlink.Filter, error) { return h.FilterList(link, netlink.HANDLE_MIN_INGRESS) })
+// delFilters removes the ingress filters of link that are ours, and no other.
+func delFilters(h *netlink.Handle, link int, ours func(netlink.Filter) bool) error {
+	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link}}
+	filters, err := Dump(func() ([]netlink.Filter, error) { return h.FilterList(device, netlink.HANDLE_MIN_INGRESS) })
 	if err != nil && !gone(err) {
 		return fmt.Errorf("list filters: %w", err)
 	}
 	for _, f := range filters {
-		if !redirectsTo(f, to) {
+		if !ours(f) {
 			continue
 		}
 		if err := h.FilterDel(f); err != nil && !gone(err) {

@@ -144,7 +144,7 @@ func (s *Sandbox) joinNetwork(ctx context.Context) error {
 	if s.spec.NetNS == "" {
 		return nil
 	}
-	bridge, err := netbridge.Join(ctx, s.spec.NetNS)
+	bridge, err := netbridge.Join(ctx, s.spec.NetNS, nil)
 	if err != nil {
 		return err
 	}

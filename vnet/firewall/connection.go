@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"krun.dev/krunpod/vnet/packet"
@@ -91,6 +92,8 @@ func (f *Firewall) track(d policy.Direction, p *packet.Packet, now time.Duration
 func (f *Firewall) begin(d policy.Direction, p *packet.Packet, key flow, now time.Duration) Cause {
 	class := unanswered
 	switch {
+	case d == policy.Ingress && slices.Contains(f.nameservers, netip.AddrPortFrom(p.From, p.FromPort)):
+		return ForResolver
 	case isICMP(p) && isReply(p):
 		return Unsolicited
 	case p.Protocol == packet.TCPProtocol:

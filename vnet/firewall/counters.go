@@ -22,6 +22,7 @@ const (
 	OtherICMP       // a message of ICMP that no rule can be about
 	LostFragment    // a fragment of a packet whose first one did not come before
 	OverlapFragment // a fragment that would replace what was judged
+	ForResolver     // an answer to the pod's resolver, not to the guest
 	causes
 )
 
@@ -31,7 +32,7 @@ const Causes = int(causes)
 var causeNames = [Causes]string{
 	"passed", "query", "refused", "other way of DNS", "table full", "spoofed hardware address", "spoofed address",
 	"for another station", "forged", "redirect", "unsolicited", "other ICMP", "fragment without its first",
-	"overlapping fragment",
+	"overlapping fragment", "for the resolver",
 }
 
 func (c Cause) String() string {

@@ -36,6 +36,8 @@ type Config struct {
 	Policy *policy.Policy
 	// Openings are the addresses of the names in Policy, shared by all firewalls of a pod. Needed if Policy has names.
 	Openings *Openings
+	// Nameservers are those that the pod's resolver asks, from the guest's addresses: what they send is not for the guest.
+	Nameservers []netip.AddrPort
 	// MaxConnections bounds the table of connections; 0 is DefaultConnections.
 	MaxConnections int
 	// Clock is a monotonic one; nil is the system's.
@@ -52,7 +54,9 @@ type Firewall struct {
 	policy    *policy.Policy
 	names     bool
 	openings  *Openings
-	clock     func() time.Duration
+	// nameservers are those of the resolver; without names there is none.
+	nameservers []netip.AddrPort
+	clock       func() time.Duration
 
 	mu          sync.Mutex
 	connections *table[flow, connection]
@@ -85,6 +89,9 @@ func New(c Config) (*Firewall, error) {
 	f.names = f.policy.Names()
 	if f.names && f.openings == nil {
 		return nil, fmt.Errorf("firewall: the policy has names, and there is nothing to open their addresses with")
+	}
+	if f.names {
+		f.nameservers = slices.Clone(c.Nameservers)
 	}
 	if f.clock == nil {
 		f.clock = systemClock()

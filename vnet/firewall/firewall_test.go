@@ -215,6 +215,28 @@ func TestAnswersWithoutAQuestionAreDropped(t *testing.T) {
 	})
 }
 
+// The resolver speaks from the guest's addresses: its answers are not the guest's, whatever the policy allows to come in.
+func TestAnswersToTheResolverAreNotForTheGuest(t *testing.T) {
+	families(t, func(t *testing.T, guest, peer Host) {
+		for _, rules := range []string{"allow egress api.example.org 443", "allow egress api.example.org 443; deny ingress any"} {
+			w := newWall(t, rules, func(c *Config) { c.Nameservers = []netip.AddrPort{netip.AddrPortFrom(peer.Addr, 53)} })
+			for what, frame := range map[string][]byte{
+				"UDP": IP(t, peer, guest, UDP(53, 40000)), "SYN-ACK": IP(t, peer, guest, TCP(53, 40000, "SA")),
+				"data": IP(t, peer, guest, TCP(53, 40000, "A"), Data("data")),
+			} {
+				w.want(w.in(frame), Drop, "%s", what)
+			}
+			if n := w.Stats().FromNetwork; n.Dropped[ForResolver] != 3 || n.Answered != 0 {
+				t.Errorf("%+v", n)
+			}
+		}
+		// Without names there is no resolver, and the guest asks by itself.
+		w := newWall(t, "allow egress udp any 53", func(c *Config) { c.Nameservers = []netip.AddrPort{netip.AddrPortFrom(peer.Addr, 53)} })
+		w.want(w.out(IP(t, guest, peer, UDP(40000, 53))), Pass, "query")
+		w.want(w.in(IP(t, peer, guest, UDP(53, 40000))), Pass, "answer")
+	})
+}
+
 func TestAPeerSpeaksAfterItHasAnsweredOnly(t *testing.T) {
 	w := newWall(t, "allow egress tcp any 443")
 	w.want(w.out(IP(t, Guest4, Peer4, TCP(1, 443, "S"))), Pass, "SYN")

@@ -1,0 +1,177 @@
+package netbridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// soon bounds waiting for what comes, and for what must not.
+const soon = 500 * time.Millisecond
+
+// watched joins the pod for a process that carries the frames, which is not there.
+func (l *lab) watched(nameservers ...string) *Bridge {
+	l.Helper()
+	w := &Watch{}
+	for _, ns := range nameservers {
+		w.Nameservers = append(w.Nameservers, netip.MustParseAddrPort(ns))
+	}
+	b, err := Join(context.Background(), l.pod.Path, w)
+	must(l, err)
+	return b
+}
+
+// echo answers datagrams and connections at an address of a namespace.
+func (l *lab) echo(ns *testNS, address string) {
+	l.Helper()
+	ns.In(func() error {
+		udp, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return err
+		}
+		l.Cleanup(func() { udp.Close() })
+		go func() {
+			buf := make([]byte, 100)
+			for {
+				n, from, err := udp.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				udp.WriteTo(buf[:n], from)
+			}
+		}()
+		tcp, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
+		}
+		l.Cleanup(func() { tcp.Close() })
+		go func() {
+			for {
+				c, err := tcp.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+		return nil
+	})
+}
+
+// reaches asks an echo over UDP, and connects to it over TCP.
+func (l *lab) reaches(ns *testNS, address string) (udp, tcp bool) {
+	l.Helper()
+	ns.In(func() error {
+		c, err := net.Dial("udp", address)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		must(l, c.SetDeadline(time.Now().Add(soon)))
+		if _, err := c.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err = c.Read(make([]byte, 1))
+		udp = err == nil
+		d := net.Dialer{Timeout: soon}
+		t, err := d.Dial("tcp", address)
+		if tcp = err == nil; tcp {
+			t.Close()
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			l.Errorf("%s: the stack answered", address)
+		}
+		return nil
+	})
+	return udp, tcp
+}
+
+func TestStackOfAWatchedPodHearsItsNameserversAlone(t *testing.T) {
+	l := newLab(t)
+	l.bridgePod()
+	l.node.Addr("kpbr0", "10.9.0.53/24")
+	for _, a := range []string{"10.9.0.53:53", "[fd09::1]:53", "10.9.0.53:54", "10.9.0.1:53", "[fd09::1]:54"} {
+		l.echo(l.node, a)
+	}
+	l.echo(l.pod, "10.9.0.2:80")
+	l.echo(l.pod, "[fd09::2]:80")
+	if udp, tcp := l.reaches(l.pod, "10.9.0.1:53"); !udp || !tcp {
+		t.Fatal("the lab has no way")
+	}
+	l.watched("10.9.0.53:53", "[fd09::1]:53")
+	for address, want := range map[string]bool{
+		"10.9.0.53:53": true, "[fd09::1]:53": true,
+		"10.9.0.53:54": false, "10.9.0.1:53": false, "[fd09::1]:54": false,
+	} {
+		if udp, tcp := l.reaches(l.pod, address); udp != want || tcp != want {
+			t.Errorf("%s: an answer over UDP: %t, over TCP: %t", address, udp, tcp)
+		}
+	}
+	for _, address := range []string{"10.9.0.2:80", "[fd09::2]:80"} {
+		if udp, tcp := l.reaches(l.node, address); udp || tcp {
+			t.Errorf("the stack answers the node at %s: over UDP: %t, over TCP: %t", address, udp, tcp)
+		}
+	}
+}
+
+// The addresses are the guest's to answer for.
+func TestStackOfAWatchedPodAnswersForNoAddress(t *testing.T) {
+	l := newLab(t)
+	l.bridgePod()
+	b := l.watched("10.9.0.1:53", "[fd09::1]:53")
+	g := l.attach(b.Interfaces[0])
+	for address, network := range map[string]string{"10.9.0.2": "ip4:icmp", "fd09::2": "ip6:ipv6-icmp"} {
+		c := l.pinger(network, map[string]string{"ip4:icmp": "10.9.0.1", "ip6:ipv6-icmp": "fd09::1"}[network])
+		request := []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}
+		if network != "ip4:icmp" {
+			request[0] = 128
+		}
+		_, err := c.WriteTo(request, &net.IPAddr{IP: net.ParseIP(address)})
+		must(t, err)
+		must(t, c.SetReadDeadline(time.Now().Add(soon)))
+		buf := make([]byte, 100)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			must(t, err)
+			if from.String() == address && n > 0 && (buf[0] == 0 || buf[0] == 129) {
+				t.Errorf("%s answers a ping", address)
+			}
+		}
+	}
+	// And nothing crosses by itself.
+	must(t, g.tap.SetReadDeadline(time.Now().Add(soon)))
+	if n, err := g.tap.Read(make([]byte, 2000)); err == nil {
+		t.Errorf("a frame of %d bytes came to the guest", n)
+	}
+}
+
+func TestLeaveOfAWatchedPodRestoresTheNamespace(t *testing.T) {
+	for _, foreign := range []bool{false, true} {
+		l := newLab(t)
+		l.bridgePod()
+		if foreign {
+			_, err := addClsact(l.pod.Handle, l.pod.Link("eth0").Attrs().Index)
+			must(t, err)
+		}
+		before := l.pod.state()
+		data, err := json.Marshal(l.watched("10.9.0.1:53"))
+		must(t, err)
+		restored := new(Bridge)
+		must(t, json.Unmarshal(data, restored))
+		for range 2 {
+			must(t, Leave(context.Background(), l.pod.Path, restored))
+			if after := l.pod.state(); after != before {
+				t.Errorf("with a foreign qdisc: %t; after Leave:\n%s\nbefore Join:\n%s", foreign, after, before)
+			}
+		}
+	}
+}
