@@ -64,6 +64,9 @@ func printRows(out io.Writer, rows []row) error {
 		if r.Runner != nil {
 			pid, state = fmt.Sprint(r.Runner.PID), "dead"
 		}
+		if r.End != "" {
+			state = string(r.End)
+		}
 		if r.Alive {
 			state = "running"
 		}
