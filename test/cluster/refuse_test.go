@@ -30,6 +30,7 @@ kind: Pod
 metadata: {name: `+r.name+`}
 spec:
   runtimeClassName: RUNTIME
+  restartPolicy: Never
   terminationGracePeriodSeconds: 1
   `+r.pod+`
   containers: [{name: c, image: IMAGE, command: [sleep, "10000"], `+r.container+`}]
