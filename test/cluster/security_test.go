@@ -22,7 +22,7 @@ spec:
   containers:
   - name: c
     image: IMAGE
-    command: [sh, -c, "id; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; touch /x; echo $?; stat -c '%a %u %g' /v; cat /proc/sys/net/ipv4/ip_local_port_range; touch /v/x; stat -c '%u %g' /v/x"]
+    command: [sh, -c, "exec 2>&1; id; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; touch /x; echo $?; stat -c '%a %u %g' /v; cat /proc/sys/net/ipv4/ip_local_port_range; touch /v/x; stat -c '%u %g' /v/x"]
     volumeMounts: [{name: v, mountPath: /v}]
     securityContext:
       readOnlyRootFilesystem: true
@@ -52,9 +52,9 @@ spec:
   containers:
   - name: c
     image: IMAGE
-    command: [sh, -c, "mount -t tmpfs t /tmp && echo mounted; grep ^CapEff /proc/self/status; ps | grep -c '[s]leep 15'"]
+    command: [sh, -c, "mount -t tmpfs t /tmp && echo mounted; grep ^CapEff /proc/self/status; until p=$(ps | awk '/[:] neighbour/ {print $1}'); [ -n \"$p\" ]; do sleep 1; done; kill $p; echo told"]
     securityContext: {privileged: true}
-  - {name: neighbour, image: IMAGE, command: [sh, -c, "sleep 15"]}
+  - {name: neighbour, image: IMAGE, command: [sh, -c, ": neighbour; trap 'exit 0' TERM; while :; do sleep 1; done"]}
 ---
 apiVersion: v1
 kind: Pod
