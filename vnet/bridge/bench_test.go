@@ -14,13 +14,13 @@ func BenchmarkThroughput(b *testing.B) {
 		name string
 		join func(l *lab)
 	}{
-		{"redirect", func(l *lab) { l.silence("eth0", "krun0"); l.silence("krun0", "eth0") }},
+		{"redirect", func(l *lab) { l.Silence("eth0", "krun0"); l.Silence("krun0", "eth0") }},
 		{"bridge", func(l *lab) { l.join("") }},
 		{"bridge with policy", func(l *lab) { l.join("allow egress tcp any 80; deny ingress udp any") }},
 	} {
 		for _, dir := range []string{"out", "in"} {
-			for _, addr := range []string{node4, node6} {
-				family := map[string]string{node4: "IPv4", node6: "IPv6"}[addr]
+			for _, addr := range []string{netlab.Node4, netlab.Node6} {
+				family := map[string]string{netlab.Node4: "IPv4", netlab.Node6: "IPv6"}[addr]
 				b.Run(way.name+"/"+dir+"/"+family, func(b *testing.B) {
 					l := newLab(b)
 					way.join(l)
@@ -34,7 +34,7 @@ func BenchmarkThroughput(b *testing.B) {
 func throughput(b *testing.B, l *lab, addr string, out bool) {
 	const chunk = 1 << 20
 	data := make([]byte, chunk)
-	l.listen(l.node, at(addr, 80), func(c net.Conn) {
+	l.Listen(l.Node, netlab.At(addr, 80), func(c net.Conn) {
 		if out {
 			io.Copy(io.Discard, c)
 			return
@@ -45,7 +45,7 @@ func throughput(b *testing.B, l *lab, addr string, out bool) {
 			}
 		}
 	})
-	c, err := l.dial(l.guest, "tcp", at(addr, 80))
+	c, err := l.Dial(l.Guest, "tcp", netlab.At(addr, 80))
 	netlab.Must(b, err)
 	b.SetBytes(chunk)
 	for b.Loop() {
@@ -64,14 +64,14 @@ func BenchmarkRoundTrip(b *testing.B) {
 		name string
 		join func(l *lab)
 	}{
-		{"redirect", func(l *lab) { l.silence("eth0", "krun0"); l.silence("krun0", "eth0") }},
+		{"redirect", func(l *lab) { l.Silence("eth0", "krun0"); l.Silence("krun0", "eth0") }},
 		{"bridge", func(l *lab) { l.join("") }},
 	} {
 		b.Run(way.name, func(b *testing.B) {
 			l := newLab(b)
 			way.join(l)
-			l.listen(l.node, at(node4, 80), func(c net.Conn) { io.Copy(c, c) })
-			c, err := l.dial(l.guest, "tcp", at(node4, 80))
+			l.Listen(l.Node, netlab.At(netlab.Node4, 80), func(c net.Conn) { io.Copy(c, c) })
+			c, err := l.Dial(l.Guest, "tcp", netlab.At(netlab.Node4, 80))
 			netlab.Must(b, err)
 			one := []byte{1}
 			for b.Loop() {

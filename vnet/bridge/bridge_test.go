@@ -30,8 +30,8 @@ import (
 
 // families runs a test with the addresses of the node and the guest.
 func families(t *testing.T, test func(t *testing.T, node, guest string)) {
-	t.Run("IPv4", func(t *testing.T) { test(t, node4, guest4) })
-	t.Run("IPv6", func(t *testing.T) { test(t, node6, guest6) })
+	t.Run("IPv4", func(t *testing.T) { test(t, netlab.Node4, netlab.Guest4) })
+	t.Run("IPv6", func(t *testing.T) { test(t, netlab.Node6, netlab.Guest6) })
 }
 
 // Enough data for segments of 64 KiB, whose checksums are left to do.
@@ -49,20 +49,20 @@ func TestDataArrivesWholeInBothDirections(t *testing.T) {
 			}
 		}
 		received := make(chan struct{})
-		l.listen(l.node, at(node, 80), func(c net.Conn) {
+		l.Listen(l.Node, netlab.At(node, 80), func(c net.Conn) {
 			c.Write(data)
 			c.(*net.TCPConn).CloseWrite()
 			check(c, "to the node")
 			close(received)
 		})
-		c, err := l.dial(l.guest, "tcp", at(node, 80))
+		c, err := l.Dial(l.Guest, "tcp", netlab.At(node, 80))
 		netlab.Must(t, err)
 		check(c, "to the guest")
 		_, err = c.Write(data)
 		netlab.Must(t, err)
 		c.Close()
 		<-received
-		if frames := b.Stats().Firewall.FromGuest.Frames; frames > uint64(len(data)/labMTU) {
+		if frames := b.Stats().Firewall.FromGuest.Frames; frames > uint64(len(data)/netlab.MTU) {
 			t.Errorf("%d frames from the guest: segments do not cross whole", frames)
 		}
 	})
@@ -72,14 +72,14 @@ func TestTheGuestIsReachedFromTheNode(t *testing.T) {
 	families(t, func(t *testing.T, node, guest string) {
 		l := newLab(t)
 		l.join("allow ingress tcp any 8080")
-		l.listen(l.guest, at(guest, 8080), func(c net.Conn) { io.WriteString(c, "hello") })
-		l.listen(l.guest, at(guest, 22), func(c net.Conn) { io.WriteString(c, "secret") })
-		c, err := l.dial(l.node, "tcp", at(guest, 8080))
+		l.Listen(l.Guest, netlab.At(guest, 8080), func(c net.Conn) { io.WriteString(c, "hello") })
+		l.Listen(l.Guest, netlab.At(guest, 22), func(c net.Conn) { io.WriteString(c, "secret") })
+		c, err := l.Dial(l.Node, "tcp", netlab.At(guest, 8080))
 		netlab.Must(t, err)
 		if text, err := io.ReadAll(c); err != nil || string(text) != "hello" {
 			t.Errorf("%q, %v", text, err)
 		}
-		if _, err := l.dial(l.node, "tcp", at(guest, 22)); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := l.Dial(l.Node, "tcp", netlab.At(guest, 22)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("a port that is not allowed: %v", err)
 		}
 	})
@@ -89,19 +89,19 @@ func TestARefusedProgramFailsAtOnce(t *testing.T) {
 	families(t, func(t *testing.T, node, guest string) {
 		l := newLab(t)
 		b := l.join("allow egress tcp any 80")
-		l.listen(l.node, at(node, 443), func(c net.Conn) {})
+		l.Listen(l.Node, netlab.At(node, 443), func(c net.Conn) {})
 		start := time.Now()
-		if _, err := l.dial(l.guest, "tcp", at(node, 443)); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := l.Dial(l.Guest, "tcp", netlab.At(node, 443)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("TCP: %v", err)
 		}
-		c, err := l.dial(l.guest, "udp", at(node, 9))
+		c, err := l.Dial(l.Guest, "udp", netlab.At(node, 9))
 		netlab.Must(t, err)
 		_, err = c.Write([]byte("x"))
 		netlab.Must(t, err)
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.EACCES) {
 			t.Errorf("UDP: %v", err)
 		}
-		if d := time.Since(start); d > patience/2 {
+		if d := time.Since(start); d > netlab.Patience/2 {
 			t.Errorf("it took %v", d)
 		}
 		if s := b.Stats().Firewall.FromGuest; s.Dropped[firewall.Refused] != 2 || s.Answered != 2 {
@@ -114,7 +114,7 @@ func TestARefusedProgramFailsAtOnce(t *testing.T) {
 func (l *lab) resolver(p *policy.Policy, o *firewall.Openings) Resolver {
 	l.Helper()
 	var udp net.PacketConn
-	l.node.In(func() (err error) { udp, err = net.ListenPacket("udp", at(node4, 53)); return err })
+	l.Node.In(func() (err error) { udp, err = net.ListenPacket("udp", netlab.At(netlab.Node4, 53)); return err })
 	l.Cleanup(func() { udp.Close() })
 	go func() {
 		buf := make([]byte, 2000)
@@ -127,7 +127,7 @@ func (l *lab) resolver(p *policy.Policy, o *firewall.Openings) Resolver {
 		}
 	}()
 	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		l.node.In(func() error {
+		l.Node.In(func() error {
 			var d net.Dialer
 			conn, err = d.DialContext(ctx, network, address)
 			return nil
@@ -136,7 +136,7 @@ func (l *lab) resolver(p *policy.Policy, o *firewall.Openings) Resolver {
 	}
 	return dns.New(dns.Config{
 		Names: p.NameSet(), Openings: o,
-		Upstream: dns.NewServers([]netip.AddrPort{netip.MustParseAddrPort(at(node4, 53))}, dial),
+		Upstream: dns.NewServers([]netip.AddrPort{netip.MustParseAddrPort(netlab.At(netlab.Node4, 53))}, dial),
 	})
 }
 
@@ -151,9 +151,9 @@ func nodeDNS(query []byte) []byte {
 	m.Response, m.Additionals = true, nil
 	switch q.Type {
 	case dnsmessage.TypeA:
-		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: netip.MustParseAddr(node4).As4()}}}
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: netip.MustParseAddr(netlab.Node4).As4()}}}
 	case dnsmessage.TypeAAAA:
-		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(node6).As16()}}}
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(netlab.Node6).As16()}}}
 	}
 	reply, _ := m.Pack()
 	return reply
@@ -163,15 +163,15 @@ func TestANameOpensItsAddressAndPort(t *testing.T) {
 	families(t, func(t *testing.T, node, guest string) {
 		l := newLab(t)
 		l.join("allow egress api.example.org 443")
-		l.listen(l.node, at(node, 443), func(c net.Conn) { io.WriteString(c, "hello") })
-		l.listen(l.node, at(node, 80), func(c net.Conn) {})
-		if _, err := l.dial(l.guest, "tcp", at(node, 443)); !errors.Is(err, syscall.ECONNREFUSED) {
+		l.Listen(l.Node, netlab.At(node, 443), func(c net.Conn) { io.WriteString(c, "hello") })
+		l.Listen(l.Node, netlab.At(node, 80), func(c net.Conn) {})
+		if _, err := l.Dial(l.Guest, "tcp", netlab.At(node, 443)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("before the name is asked for: %v", err)
 		}
 		client := &net.Resolver{PreferGo: true, Dial: func(_ context.Context, network, _ string) (net.Conn, error) {
-			return l.dial(l.guest, network, at(node, 53))
+			return l.Dial(l.Guest, network, netlab.At(node, 53))
 		}}
-		kind := map[bool]string{true: "ip4", false: "ip6"}[node == node4]
+		kind := map[bool]string{true: "ip4", false: "ip6"}[node == netlab.Node4]
 		if addrs, err := client.LookupNetIP(t.Context(), kind, "evil.example.com"); err == nil {
 			t.Errorf("another name is %v", addrs)
 		}
@@ -179,13 +179,13 @@ func TestANameOpensItsAddressAndPort(t *testing.T) {
 		if err != nil || len(addrs) != 1 || addrs[0].String() != node {
 			t.Fatalf("%v %v", addrs, err)
 		}
-		c, err := l.dial(l.guest, "tcp", at(node, 443))
+		c, err := l.Dial(l.Guest, "tcp", netlab.At(node, 443))
 		netlab.Must(t, err)
 		if text, _ := io.ReadAll(c); string(text) != "hello" {
 			t.Errorf("%q", text)
 		}
 		for _, port := range []int{80, 53, 853} {
-			if _, err := l.dial(l.guest, "tcp", at(node, port)); !errors.Is(err, syscall.ECONNREFUSED) {
+			if _, err := l.Dial(l.Guest, "tcp", netlab.At(node, port)); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("port %d: %v", port, err)
 			}
 		}
@@ -208,7 +208,7 @@ func (l *lab) raw(ns *netlab.NS, name string) *os.File {
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: ns.Link(name).Attrs().Index})
 	})
 	l.Cleanup(func() { f.Close() })
-	netlab.Must(l, f.SetDeadline(time.Now().Add(patience)))
+	netlab.Must(l, f.SetDeadline(time.Now().Add(netlab.Patience)))
 	return f
 }
 
@@ -220,12 +220,12 @@ func tagged(frame []byte) []byte {
 func TestFramesOfAnotherNetworkOrStationDoNotLeave(t *testing.T) {
 	l := newLab(t)
 	l.join("")
-	me := vnettest.Host{MAC: l.mac, Addr: netip.MustParseAddr(guest4)}
-	everybody := vnettest.Host{MAC: packet.MAC{255, 255, 255, 255, 255, 255}, Addr: netip.MustParseAddr(node4)}
+	me := vnettest.Host{MAC: packet.MAC(l.MAC), Addr: netip.MustParseAddr(netlab.Guest4)}
+	everybody := vnettest.Host{MAC: packet.MAC{255, 255, 255, 255, 255, 255}, Addr: netip.MustParseAddr(netlab.Node4)}
 	question := vnettest.ARP(t, me.MAC, packet.ARPRequest, me, everybody)
-	gateway := vnettest.Host{MAC: l.mac, Addr: netip.MustParseAddr(node4)}
+	gateway := vnettest.Host{MAC: packet.MAC(l.MAC), Addr: netip.MustParseAddr(netlab.Node4)}
 	stranger := vnettest.Host{MAC: packet.MAC{2, 9, 9, 9, 9, 9}, Addr: me.Addr}
-	wire, out := l.raw(l.node, "veth0"), l.raw(l.guest, "eth0")
+	wire, out := l.raw(l.Node, "veth0"), l.raw(l.Guest, "eth0")
 	for _, frame := range [][]byte{
 		tagged(vnettest.ARP(t, me.MAC, packet.ARPRequest, me, vnettest.Host{MAC: everybody.MAC, Addr: netip.MustParseAddr("10.9.0.77")})),
 		vnettest.ARP(t, me.MAC, packet.ARPReply, gateway, everybody),
@@ -252,13 +252,13 @@ func TestFramesOfAnotherNetworkOrStationDoNotLeave(t *testing.T) {
 func TestTheEndOfABridge(t *testing.T) {
 	l := newLab(t)
 	b := l.join("")
-	l.listen(l.node, at(node4, 80), func(c net.Conn) { io.WriteString(c, "hello") })
-	_, err := l.dial(l.guest, "tcp", at(node4, 80))
+	l.Listen(l.Node, netlab.At(netlab.Node4, 80), func(c net.Conn) { io.WriteString(c, "hello") })
+	_, err := l.Dial(l.Guest, "tcp", netlab.At(netlab.Node4, 80))
 	netlab.Must(t, err)
 	netlab.Must(t, b.Close())
-	l.guest.In(func() error {
+	l.Guest.In(func() error {
 		d := net.Dialer{Timeout: 300 * time.Millisecond}
-		if c, err := d.Dial("tcp", at(node4, 80)); err == nil {
+		if c, err := d.Dial("tcp", netlab.At(netlab.Node4, 80)); err == nil {
 			c.Close()
 			t.Error("without the bridge, frames pass")
 		}
@@ -272,9 +272,9 @@ func TestDatagramsInOneSegment(t *testing.T) {
 		l := newLab(t)
 		l.join("allow ingress udp any 9")
 		var in net.PacketConn
-		l.guest.In(func() (err error) { in, err = net.ListenPacket("udp", at(guest, 9)); return err })
+		l.Guest.In(func() (err error) { in, err = net.ListenPacket("udp", netlab.At(guest, 9)); return err })
 		defer in.Close()
-		out, err := l.dial(l.node, "udp", at(guest, 9))
+		out, err := l.Dial(l.Node, "udp", netlab.At(guest, 9))
 		netlab.Must(t, err)
 		raw, err := out.(*net.UDPConn).SyscallConn()
 		netlab.Must(t, err)
@@ -284,7 +284,7 @@ func TestDatagramsInOneSegment(t *testing.T) {
 		const datagrams = 20
 		_, err = out.Write(make([]byte, 1000*datagrams))
 		netlab.Must(t, err)
-		netlab.Must(t, in.SetReadDeadline(time.Now().Add(patience)))
+		netlab.Must(t, in.SetReadDeadline(time.Now().Add(netlab.Patience)))
 		buf := make([]byte, 2000)
 		for i := range datagrams {
 			if n, _, err := in.ReadFrom(buf); err != nil || n != 1000 {
@@ -297,11 +297,11 @@ func TestDatagramsInOneSegment(t *testing.T) {
 func TestAnInterfaceThatWasDownGoesOn(t *testing.T) {
 	l := newLab(t)
 	l.join("")
-	l.listen(l.node, at(node4, 80), func(c net.Conn) { io.WriteString(c, "hello") })
-	krun0 := l.pod.Link("krun0")
-	netlab.Must(t, l.pod.LinkSetDown(krun0))
-	netlab.Must(t, l.pod.LinkSetUp(krun0))
-	c, err := l.dial(l.guest, "tcp", at(node4, 80))
+	l.Listen(l.Node, netlab.At(netlab.Node4, 80), func(c net.Conn) { io.WriteString(c, "hello") })
+	krun0 := l.Pod.Pod.Link("krun0")
+	netlab.Must(t, l.Pod.Pod.LinkSetDown(krun0))
+	netlab.Must(t, l.Pod.Pod.LinkSetUp(krun0))
+	c, err := l.Dial(l.Guest, "tcp", netlab.At(netlab.Node4, 80))
 	netlab.Must(t, err)
 	if text, _ := io.ReadAll(c); string(text) != "hello" {
 		t.Errorf("%q", text)
@@ -310,12 +310,12 @@ func TestAnInterfaceThatWasDownGoesOn(t *testing.T) {
 
 func TestInterfacesThatAreNotThere(t *testing.T) {
 	l := newLab(t)
-	wall, err := firewall.New(firewall.Config{MAC: l.mac})
+	wall, err := firewall.New(firewall.Config{MAC: packet.MAC(l.MAC)})
 	netlab.Must(t, err)
 	for _, c := range []Config{
 		{Guest: "krun0", Network: "eth9", Firewall: wall}, {Guest: "krun9", Network: "eth0", Firewall: wall},
 	} {
-		l.pod.In(func() error {
+		l.Pod.Pod.In(func() error {
 			if b, err := Open(c); err == nil || b != nil || !strings.Contains(err.Error(), "9") {
 				t.Errorf("%v", err)
 			}
