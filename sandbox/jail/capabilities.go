@@ -25,11 +25,11 @@ var kept = []uint{
 // secbitNoSetuidFixup is SECBIT_NO_SETUID_FIXUP of linux/securebits.h.
 const secbitNoSetuidFixup = 1 << 2
 
-// dropCapabilities leaves kept as the permitted and effective sets of all threads, empties the inheritable and ambient
+// dropCapabilities leaves those in keep as the permitted and effective sets of all threads, empties the inheritable and ambient
 // ones, and takes all others from the bounding set.
-func dropCapabilities() error {
+func dropCapabilities(keep []uint) error {
 	var mask uint64
-	for _, c := range kept {
+	for _, c := range keep {
 		mask |= 1 << c
 	}
 	for c := uintptr(0); ; c++ {
@@ -86,8 +86,10 @@ func setNoNewPrivs() error {
 
 // onAllThreads makes one system call on every thread of the process: credentials belong to threads, and what is dropped
 // on one only is not dropped.
-func onAllThreads(call, arg1, arg2 uintptr) error {
-	if _, _, errno := psx.Syscall6(call, arg1, arg2, 0, 0, 0, 0); errno != 0 {
+func onAllThreads(call uintptr, args ...uintptr) error {
+	var a [6]uintptr
+	copy(a[:], args)
+	if _, _, errno := psx.Syscall6(call, a[0], a[1], a[2], a[3], a[4], a[5]); errno != 0 {
 		return errno
 	}
 	return nil

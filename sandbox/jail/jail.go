@@ -44,7 +44,7 @@ func Enter(c *krun.Config, warn func(message string)) (*krun.Config, error) {
 		return nil, err
 	}
 	if c.Jail.Has(krun.LayerCapabilities) {
-		if err := dropCapabilities(); err != nil {
+		if err := dropCapabilities(kept); err != nil {
 			return nil, err
 		}
 	}
@@ -54,7 +54,7 @@ func Enter(c *krun.Config, warn func(message string)) (*krun.Config, error) {
 		}
 	}
 	if c.Jail.Has(krun.LayerSeccomp) {
-		if err := installFilter(); err != nil {
+		if err := installFilter(allowed()); err != nil {
 			return nil, err
 		}
 	}

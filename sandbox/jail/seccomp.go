@@ -44,20 +44,20 @@ type condition struct {
 type masked struct{ mask, value uint32 }
 
 // program is the filter as the kernel is given it.
-func program() ([]bpf.RawInstruction, error) {
-	return bpf.Assemble(instructions())
+func program(rules []rule) ([]bpf.RawInstruction, error) {
+	return bpf.Assemble(instructions(rules))
 }
 
 // instructions checks the architecture, then goes through the lists from top to bottom. The kernel remembers the
 // answers that do not depend on arguments in a bitmap (since 5.11), so the order does not cost.
-func instructions() []bpf.Instruction {
+func instructions(rules []rule) []bpf.Instruction {
 	list := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
 		bpf.RetConstant{Val: kill},
 		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
 	}
-	for _, r := range allowed() {
+	for _, r := range rules {
 		body := r.body()
 		list = append(list, bpf.JumpIf{Cond: bpf.JumpEqual, Val: r.number, SkipFalse: uint8(len(body))})
 		list = append(list, body...)
@@ -102,8 +102,8 @@ func (c condition) instructions() []bpf.Instruction {
 }
 
 // installFilter puts the filter on all threads at once.
-func installFilter() error {
-	raw, err := program()
+func installFilter(rules []rule) error {
+	raw, err := program(rules)
 	if err != nil {
 		return fmt.Errorf("jail: assemble the seccomp filter: %w", err)
 	}

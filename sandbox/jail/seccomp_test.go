@@ -30,10 +30,16 @@ func waitFor(t *testing.T, cond func() bool) {
 	t.Fatal("waited 10 s in vain")
 }
 
-// verdict runs the filter in a virtual machine of its own on a call.
+// verdict is what the runner's filter says to a call.
 func verdict(t *testing.T, arch, number uint32, args ...uint64) uint32 {
 	t.Helper()
-	vm, err := bpf.NewVM(instructions())
+	return verdictOf(t, allowed(), arch, number, args...)
+}
+
+// verdictOf runs a filter in a virtual machine of its own on a call.
+func verdictOf(t *testing.T, rules []rule, arch, number uint32, args ...uint64) uint32 {
+	t.Helper()
+	vm, err := bpf.NewVM(instructions(rules))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +56,37 @@ func verdict(t *testing.T, arch, number uint32, args ...uint64) uint32 {
 		t.Fatal(err)
 	}
 	return uint32(out)
+}
+
+func TestBareFilterVerdicts(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		number        uint32
+		args          []uint64
+		quiet, dialer uint32 // without and with dials
+	}{
+		{"read", unix.SYS_READ, nil, allow, allow},
+		{"connect", unix.SYS_CONNECT, nil, refuse, allow},
+		{"TCP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, refuse, allow},
+		{"UDP", unix.SYS_SOCKET, []uint64{unix.AF_INET6, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, refuse, allow},
+		{"raw IP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_RAW}, refuse, refuse},
+		{"packets", unix.SYS_SOCKET, []uint64{unix.AF_PACKET, unix.SOCK_DGRAM}, refuse, refuse},
+		{"netlink", unix.SYS_SOCKET, []uint64{unix.AF_NETLINK, unix.SOCK_DGRAM}, refuse, refuse},
+		{"bind", unix.SYS_BIND, nil, refuse, refuse},
+		{"listen", unix.SYS_LISTEN, nil, refuse, refuse},
+		{"open", unix.SYS_OPENAT, nil, refuse, refuse},
+		{"ioctl", unix.SYS_IOCTL, nil, refuse, refuse},
+		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse, refuse},
+		{"process", unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, refuse, refuse},
+		{"program", unix.SYS_EXECVE, nil, kill, kill},
+	} {
+		if got := verdictOf(t, bareCalls(false), auditArch, tc.number, tc.args...); got != tc.quiet {
+			t.Errorf("%s: %#x, want %#x", tc.name, got, tc.quiet)
+		}
+		if got := verdictOf(t, bareCalls(true), auditArch, tc.number, tc.args...); got != tc.dialer {
+			t.Errorf("%s, with dials: %#x, want %#x", tc.name, got, tc.dialer)
+		}
+	}
 }
 
 func TestFilterVerdicts(t *testing.T) {
@@ -117,7 +154,7 @@ func TestNoCallIsOnTwoLists(t *testing.T) {
 }
 
 func TestFilterFitsTheKernel(t *testing.T) {
-	raw, err := program()
+	raw, err := program(allowed())
 	if err != nil {
 		t.Fatal(err)
 	}

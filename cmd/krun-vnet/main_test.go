@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"krun.dev/krunpod/test/netlab"
+	"krun.dev/krunpod/vnet"
+	"krun.dev/krunpod/vnet/policy"
+)
+
+// The test binary is the process too.
+const childEnv = "KRUNPOD_VNET_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		os.Args = os.Args[:1]
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child is a process that carries the frames of a lab's pod.
+type child struct {
+	*netlab.Pod
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	reports *bufio.Scanner
+	stderr  strings.Builder
+}
+
+// start runs the process as the sandbox does, and waits for its first report.
+func start(t *testing.T, annotations map[string]string, change ...func(*vnet.Config)) *child {
+	t.Helper()
+	c := &child{Pod: netlab.NewPod(t)}
+	c.Silence("eth0", "")
+	c.Silence("krun0", "")
+	config := vnet.Config{
+		Links: []vnet.Link{{Guest: "krun0", Network: "eth0", MAC: c.MAC.String(),
+			Addresses: []netip.Addr{netip.MustParseAddr(netlab.Guest4), netip.MustParseAddr(netlab.Guest6)}}},
+		Policy: annotations, Root: t.TempDir(),
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	c.cmd = exec.Command("/proc/self/exe")
+	c.cmd.Env = []string{childEnv + "=1"}
+	c.cmd.Stderr = &c.stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS}
+	var err error
+	c.stdin, err = c.cmd.StdinPipe()
+	netlab.Must(t, err)
+	stdout, err := c.cmd.StdoutPipe()
+	netlab.Must(t, err)
+	c.Pod.Pod.In(c.cmd.Start)
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait()
+	})
+	netlab.Must(t, json.NewEncoder(c.stdin).Encode(config))
+	c.reports = bufio.NewScanner(stdout)
+	return c
+}
+
+// report is the next one.
+func (c *child) report() (r vnet.Report) {
+	c.Helper()
+	if !c.reports.Scan() {
+		c.Fatalf("no report: %v, %v: %s", c.reports.Err(), c.cmd.Wait(), c.stderr.String())
+	}
+	netlab.Must(c, json.Unmarshal(c.reports.Bytes(), &r))
+	return r
+}
+
+func TestCarriesWhatThePolicyAllows(t *testing.T) {
+	c := start(t, map[string]string{policy.AnnotationEgressAllow: netlab.Node4 + ":80"})
+	if r := c.report(); len(r.Links) != 1 || r.Links[0].Interface != "eth0" {
+		t.Fatalf("%+v", r)
+	}
+	c.Listen(c.Node, netlab.At(netlab.Node4, 80), func(conn net.Conn) { io.WriteString(conn, "hello") })
+	c.Listen(c.Node, netlab.At(netlab.Node4, 81), func(net.Conn) {})
+	conn, err := c.Dial(c.Guest, "tcp", netlab.At(netlab.Node4, 80))
+	netlab.Must(t, err)
+	if text, err := io.ReadAll(conn); string(text) != "hello" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := c.Dial(c.Guest, "tcp", netlab.At(netlab.Node4, 81)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a port that is not allowed: %v", err)
+	}
+	// Its last report is complete.
+	netlab.Must(t, c.stdin.Close())
+	var last vnet.Report
+	for c.reports.Scan() {
+		netlab.Must(t, json.Unmarshal(c.reports.Bytes(), &last))
+	}
+	if err := c.cmd.Wait(); err != nil || c.stderr.Len() > 0 {
+		t.Errorf("it ended with %v: %s", err, c.stderr.String())
+	}
+	if n := last.Links[0].FromGuest; n.Dropped["refused"] != 1 || n.Passed == 0 {
+		t.Errorf("the last report is %+v", last)
+	}
+	if _, err := c.Dial(c.Guest, "tcp", netlab.At(netlab.Node4, 80)); err == nil {
+		t.Error("frames pass without the process")
+	}
+}
+
+// Once it carries frames it has nothing: what proc(5) says of each of its threads.
+func TestHasNoRights(t *testing.T) {
+	for _, annotations := range []map[string]string{nil, {policy.AnnotationEgressAllow: "api.example.org:443"}} {
+		c := start(t, annotations, func(c *vnet.Config) {
+			c.Nameservers = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(netlab.Node4), 53)}
+		})
+		c.report()
+		dir := fmt.Sprintf("/proc/%d/", c.cmd.Process.Pid)
+		threads, err := os.ReadDir(dir + "task")
+		netlab.Must(t, err)
+		for _, thread := range threads {
+			status, err := os.ReadFile(dir + "task/" + thread.Name() + "/status")
+			netlab.Must(t, err)
+			for _, line := range []string{
+				"\nUid:\t65534\t65534\t65534\t65534\n", "\nGid:\t65534\t65534\t65534\t65534\n", "\nGroups:\t \n", "\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n",
+				"\nCapInh:\t0000000000000000\n", "\nCapPrm:\t0000000000000000\n", "\nCapEff:\t0000000000000000\n", "\nCapAmb:\t0000000000000000\n", "\nCapBnd:\t0000000000000000\n",
+			} {
+				if !strings.Contains(string(status), line) {
+					t.Errorf("thread %s has not %q: %s", thread.Name(), line, status)
+				}
+			}
+		}
+		entries, err := os.ReadDir(dir + "root")
+		if err != nil || len(entries) != 1 || entries[0].Name() != "proc" {
+			t.Errorf("its root holds %v, %v", entries, err)
+		}
+		mounts, err := os.ReadFile(dir + "mounts")
+		if err != nil || strings.Count(string(mounts), "\n") != 2 || !strings.Contains(string(mounts), " / tmpfs ro,") {
+			t.Errorf("its mounts are %s, %v", mounts, err)
+		}
+	}
+}
+
+// The nameserver is asked from the pod's own stack, in the jail.
+func TestResolvesNamesInItsJail(t *testing.T) {
+	c := start(t, map[string]string{policy.AnnotationEgressAllow: "api.example.org:443"}, func(c *vnet.Config) {
+		// The lab's stack hears nothing of the node (package netbridge lets it), so the nameserver is the pod's own.
+		c.Nameservers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}
+	})
+	c.report()
+	asked := make(chan struct{}, 1)
+	c.Pod.Pod.In(func() error {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:53")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { udp.Close() })
+		go func() {
+			buf := make([]byte, 2000)
+			if _, _, err := udp.ReadFrom(buf); err == nil {
+				asked <- struct{}{}
+			}
+		}()
+		return nil
+	})
+	conn, err := c.Dial(c.Guest, "udp", netlab.At(netlab.Node4, 53))
+	netlab.Must(t, err)
+	// A query for the addresses of a name, and of another (RFC 1035, section 4.1).
+	query := func(name string) []byte {
+		q := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+		for _, label := range strings.Split(name, ".") {
+			q = append(append(q, byte(len(label))), label...)
+		}
+		return append(q, 0, 0, 1, 0, 1)
+	}
+	_, err = conn.Write(query("evil.example.org"))
+	netlab.Must(t, err)
+	answer := make([]byte, 2000)
+	n, err := conn.Read(answer)
+	netlab.Must(t, err)
+	const nameError = 3
+	if n < 12 || answer[3]&0xf != nameError {
+		t.Errorf("the answer about another name is %x", answer[:n])
+	}
+	_, err = conn.Write(query("api.example.org"))
+	netlab.Must(t, err)
+	select {
+	case <-asked:
+	case <-time.After(netlab.Patience):
+		t.Errorf("the nameserver was not asked: %s", c.stderr.String())
+	}
+}
+
+// A sandbox that hangs and reads nothing must not keep it alive.
+func TestEndsThoughNobodyReads(t *testing.T) {
+	c := start(t, nil)
+	c.report()
+	fill(t, fmt.Sprintf("/proc/%d/fd/1", c.cmd.Process.Pid))
+	netlab.Must(t, c.stdin.Close())
+	ended := make(chan struct{})
+	go func() {
+		_, _ = c.cmd.Process.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(netlab.Patience):
+		t.Error("it waits for its last report to be read")
+	}
+}
+
+// fill writes to a pipe until it is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	netlab.Must(t, err)
+	defer unix.Close(fd)
+	for err == nil {
+		_, err = unix.Write(fd, make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+}
+
+func TestBadConfigurationNamesTheField(t *testing.T) {
+	for field, change := range map[string]func(*vnet.Config){
+		"links":        func(c *vnet.Config) { c.Links = nil },
+		"links[0].mac": func(c *vnet.Config) { c.Links[0].MAC = "x" },
+		"links[0]":     func(c *vnet.Config) { c.Links[0].Guest = "eth0" },
+		"root":         func(c *vnet.Config) { c.Root = "relative" },
+		"krun.dev/egress-allow": func(c *vnet.Config) {
+			c.Policy = map[string]string{policy.AnnotationEgressAllow: "api.example.org:443:x"}
+		},
+		"nameservers": func(c *vnet.Config) { c.Nameservers = []netip.AddrPort{{}} },
+		"nameservers: there are none": func(c *vnet.Config) {
+			c.Policy = map[string]string{policy.AnnotationEgressAllow: "api.example.org:443"}
+		},
+	} {
+		c := start(t, nil, change)
+		if c.reports.Scan() {
+			t.Errorf("%s: it runs", field)
+		}
+		_ = c.cmd.Wait()
+		if !strings.Contains(c.stderr.String(), field) {
+			t.Errorf("%s: %q", field, c.stderr.String())
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package jail
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// nobody is the user that a process without any right is: the kernel's overflowuid.
+const nobody = 65534
+
+// EnterBare closes a jail around this process, all of its threads, in which there is nothing: a root with no more than its own
+// process in /proc, no capability, no user, and of the system calls those that carry data over what the process has open. With dials
+// it may also connect to addresses of its network namespace. root is an empty directory of the host. The process must be PID 1 of
+// mount, PID, IPC and UTS namespaces of its own. After an error it is half confined and must end.
+func EnterBare(root string, dials bool) error {
+	if err := checkNamespaces(); err != nil {
+		return err
+	}
+	if err := limitResources(); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("jail: make the mounts private: %w", err)
+	}
+	if err := unix.Mount("krunpod", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, rootOptions); err != nil {
+		return fmt.Errorf("jail: mount a tmpfs on %s: %w", root, err)
+	}
+	proc := filepath.Join(root, "proc")
+	if err := os.Mkdir(proc, 0o555); err != nil {
+		return fmt.Errorf("jail: %w", err)
+	}
+	// With cgo, as in tests with the race detector, the threads are found there.
+	if err := mountProc(proc); err != nil {
+		return err
+	}
+	if err := pivot(root); err != nil {
+		return err
+	}
+	if err := checkProc(); err != nil {
+		return err
+	}
+	if err := becomeNobody(); err != nil {
+		return err
+	}
+	if err := dropCapabilities(nil); err != nil {
+		return err
+	}
+	if err := setNoNewPrivs(); err != nil {
+		return err
+	}
+	return installFilter(bareCalls(dials))
+}
+
+// becomeNobody changes the user and keeps the capabilities, which are needed to drop them from the bounding set.
+func becomeNobody() error {
+	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secbitNoSetuidFixup); err != nil {
+		return fmt.Errorf("jail: keep capabilities over changes of user: %w", err)
+	}
+	for _, call := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
+		if err := onAllThreads(call, nobody, nobody, nobody); err != nil {
+			return fmt.Errorf("jail: become nobody: %w", err)
+		}
+	}
+	return nil
+}
+
+// bareCalls are those of Go's runtime and of its network poller.
+func bareCalls(dials bool) []rule {
+	var rules []rule
+	for _, group := range [][]uint32{memoryAndThreads, {
+		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FCNTL, unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL,
+		unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2, unix.SYS_GETSOCKOPT,
+	}} {
+		for _, n := range group {
+			rules = append(rules, rule{number: n})
+		}
+	}
+	if dials {
+		for _, n := range []uint32{unix.SYS_CONNECT, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME} {
+			rules = append(rules, rule{number: n})
+		}
+		families := []masked{{mask: exact, value: unix.AF_INET}, {mask: exact, value: unix.AF_INET6}}
+		kinds := []masked{{mask: 0xf, value: unix.SOCK_STREAM}, {mask: 0xf, value: unix.SOCK_DGRAM}}
+		rules = append(rules, rule{number: unix.SYS_SOCKET, conditions: []condition{
+			{arg: 0, alternatives: families}, {arg: 1, alternatives: kinds}}})
+	}
+	for _, r := range conditional() {
+		if r.number == unix.SYS_MMAP || r.number == unix.SYS_MPROTECT || r.number == unix.SYS_CLONE {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
