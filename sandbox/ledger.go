@@ -67,7 +67,11 @@ func LoadLedger(state string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(data, l); err != nil || len(l.Boots) != len(BootBounds)+1 || l.Ends == nil {
+	err = json.Unmarshal(data, l)
+	if err == nil && (len(l.Boots) != len(BootBounds)+1 || l.Ends == nil) {
+		err = errors.New("it has other counters")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s is not of this version, or damaged: remove it, counting begins anew (%w)", ledgerPath(state), err)
 	}
 	return l, nil
