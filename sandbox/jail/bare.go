@@ -2,8 +2,6 @@ package jail
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,18 +23,11 @@ func EnterBare(root string, dials bool) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("jail: make the mounts private: %w", err)
 	}
-	if err := unix.Mount("krunpod", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, rootOptions); err != nil {
-		return fmt.Errorf("jail: mount a tmpfs on %s: %w", root, err)
-	}
-	proc := filepath.Join(root, "proc")
-	if err := os.Mkdir(proc, 0o555); err != nil {
-		return fmt.Errorf("jail: %w", err)
-	}
-	// With cgo, as in tests with the race detector, the threads are found there.
-	if err := mountProc(proc); err != nil {
+	if err := makeRoot(root); err != nil {
 		return err
 	}
-	if err := pivot(root); err != nil {
+	// With cgo, as in tests with the race detector, the threads are found in its /proc.
+	if err := moveIn(root); err != nil {
 		return err
 	}
 	if err := checkProc(); err != nil {
@@ -56,8 +47,8 @@ func EnterBare(root string, dials bool) error {
 
 // becomeNobody changes the user and keeps the capabilities, which are needed to drop them from the bounding set.
 func becomeNobody() error {
-	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secbitNoSetuidFixup); err != nil {
-		return fmt.Errorf("jail: keep capabilities over changes of user: %w", err)
+	if err := keepOverChangesOfUser(); err != nil {
+		return err
 	}
 	for _, call := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
 		if err := onAllThreads(call, nobody, nobody, nobody); err != nil {
@@ -69,19 +60,13 @@ func becomeNobody() error {
 
 // bareCalls are those of Go's runtime and of its network poller.
 func bareCalls(dials bool) []rule {
-	var rules []rule
-	for _, group := range [][]uint32{memoryAndThreads, {
+	rules := unconditional(memoryAndThreads, []uint32{
 		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FCNTL, unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL,
 		unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2, unix.SYS_GETSOCKOPT,
-	}} {
-		for _, n := range group {
-			rules = append(rules, rule{number: n})
-		}
-	}
+	})
 	if dials {
-		for _, n := range []uint32{unix.SYS_CONNECT, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME} {
-			rules = append(rules, rule{number: n})
-		}
+		rules = append(rules, unconditional([]uint32{
+			unix.SYS_CONNECT, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME})...)
 		families := []masked{{mask: exact, value: unix.AF_INET}, {mask: exact, value: unix.AF_INET6}}
 		kinds := []masked{{mask: 0xf, value: unix.SOCK_STREAM}, {mask: 0xf, value: unix.SOCK_DGRAM}}
 		rules = append(rules, rule{number: unix.SYS_SOCKET, conditions: []condition{

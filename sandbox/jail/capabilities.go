@@ -50,13 +50,20 @@ func dropCapabilities(keep []uint) error {
 	// (capabilities(7), effect of user ID changes), and a container's root in a user namespace, who is not 0 here, could
 	// make nothing in a directory of another. Whether he may is what the guest's kernel has checked before
 	// (default_permissions of virtio-fs), and no wall of ours: the guest can name uid 0 at any time.
-	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secbitNoSetuidFixup); err != nil {
-		return fmt.Errorf("jail: keep capabilities over changes of user: %w", err)
+	if err := keepOverChangesOfUser(); err != nil {
+		return err
 	}
 	if err := onAllThreads(unix.SYS_SETGROUPS, 0, 0); err != nil {
 		return fmt.Errorf("jail: drop supplementary groups: %w", err)
 	}
 	return setCapabilities(mask)
+}
+
+func keepOverChangesOfUser() error {
+	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secbitNoSetuidFixup); err != nil {
+		return fmt.Errorf("jail: keep capabilities over changes of user: %w", err)
+	}
+	return nil
 }
 
 func setCapabilities(mask uint64) error {

@@ -60,14 +60,32 @@ func enterMounts(c, inside *krun.Config) error {
 		return mountProc("/proc")
 	}
 	root := c.Jail.Root
-	if err := unix.Mount("krunpod", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, rootOptions); err != nil {
-		return fmt.Errorf("jail: mount a tmpfs on %s: %w", root, err)
+	if err := makeRoot(root); err != nil {
+		return err
 	}
 	for _, b := range binds(c) {
 		if err := b.attach(root); err != nil {
 			return err
 		}
 	}
+	if err := moveIn(root); err != nil {
+		return err
+	}
+	inside.Share, inside.Sockets = shareDir, socketsDir
+	inside.Root, inside.Agent = rootDir, rootDir+"/"+krun.InitName
+	return nil
+}
+
+// makeRoot makes an empty directory of the host the jail's root, in which mount points can be made.
+func makeRoot(root string) error {
+	if err := unix.Mount("krunpod", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, rootOptions); err != nil {
+		return fmt.Errorf("jail: mount a tmpfs on %s: %w", root, err)
+	}
+	return nil
+}
+
+// moveIn gives the jail its /proc, and makes it all that this process sees.
+func moveIn(root string) error {
 	proc := filepath.Join(root, "proc")
 	if err := os.Mkdir(proc, 0o555); err != nil {
 		return fmt.Errorf("jail: %w", err)
@@ -75,12 +93,7 @@ func enterMounts(c, inside *krun.Config) error {
 	if err := mountProc(proc); err != nil {
 		return err
 	}
-	if err := pivot(root); err != nil {
-		return err
-	}
-	inside.Share, inside.Sockets = shareDir, socketsDir
-	inside.Root, inside.Agent = rootDir, rootDir+"/"+krun.InitName
-	return nil
+	return pivot(root)
 }
 
 func mountProc(target string) error {
