@@ -29,7 +29,7 @@ func putVolume(r *api.PutVolumeRequest) error {
 	}
 	scratch := r.GetScratch()
 	if scratch == nil {
-		return volume.Put(dir, r.GetEntries())
+		return volume.Put(dir, r.GetEntries(), r.GetKeep())
 	}
 	if err := volume.MakeScratch(dir, scratch.GetBytes(), r.GetEntries()); err != nil || scratch.GetPartName() == "" {
 		return err

@@ -72,7 +72,7 @@ func (s *Sandbox) bring(ctx context.Context, name string, m *mirrored) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
 	defer cancel()
-	if _, err := s.Agent.PutVolume(ctx, &api.PutVolumeRequest{Name: name, Entries: v.Entries}); err != nil {
+	if _, err := s.Agent.PutVolume(ctx, &api.PutVolumeRequest{Name: name, Entries: v.Entries, Keep: v.Keep}); err != nil {
 		return fmt.Errorf("copy volume %s into the guest: %w", m.source, err)
 	}
 	m.mark = v.Mark

@@ -28,7 +28,7 @@ func (a *volumeAgent) PutVolume(_ context.Context, r *api.PutVolumeRequest) (*ap
 	if a.err != nil || r.Scratch != nil {
 		return &api.PutVolumeResponse{}, a.err
 	}
-	return &api.PutVolumeResponse{}, volume.Put(filepath.Join(a.dir, r.Name), r.Entries)
+	return &api.PutVolumeResponse{}, volume.Put(filepath.Join(a.dir, r.Name), r.Entries, r.Keep)
 }
 
 func TestAVolumeIsFollowedUntilTheMicroVMEnds(t *testing.T) {

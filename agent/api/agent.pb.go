@@ -1143,7 +1143,10 @@ type PutVolumeRequest struct {
 	Entries []*VolumeEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
 	// A volume that containers write: a tmpfs of its own, made with the first request. Of the entries, which are
 	// directories, those are made that are not there; what else is there stays.
-	Scratch       *Scratch `protobuf:"bytes,3,opt,name=scratch,proto3" json:"scratch,omitempty"`
+	Scratch *Scratch `protobuf:"bytes,3,opt,name=scratch,proto3" json:"scratch,omitempty"`
+	// Names in the volume's directory that are no entries and stay where the guest has them: versions before the present
+	// one, which go from the guest when they go from the host, after all else.
+	Keep          []string `protobuf:"bytes,4,rep,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1195,6 +1198,13 @@ func (x *PutVolumeRequest) GetEntries() []*VolumeEntry {
 func (x *PutVolumeRequest) GetScratch() *Scratch {
 	if x != nil {
 		return x.Scratch
+	}
+	return nil
+}
+
+func (x *PutVolumeRequest) GetKeep() []string {
+	if x != nil {
+		return x.Keep
 	}
 	return nil
 }
@@ -1578,11 +1588,12 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\rR\x06stream\"\x11\n" +
-	"\x0fConnectResponse\"\x94\x01\n" +
+	"\x0fConnectResponse\"\xa8\x01\n" +
 	"\x10PutVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\aentries\x18\x02 \x03(\v2\x1d.krunpod.agent.v1.VolumeEntryR\aentries\x123\n" +
-	"\ascratch\x18\x03 \x01(\v2\x19.krunpod.agent.v1.ScratchR\ascratch\"P\n" +
+	"\ascratch\x18\x03 \x01(\v2\x19.krunpod.agent.v1.ScratchR\ascratch\x12\x12\n" +
+	"\x04keep\x18\x04 \x03(\tR\x04keep\"P\n" +
 	"\aScratch\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04part\x18\x02 \x01(\tR\x04part\x12\x1b\n" +

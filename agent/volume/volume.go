@@ -17,9 +17,9 @@ import (
 // temporary is what the kubelet appends to a name for what is to take its place.
 const temporary = "_tmp"
 
-// Put makes the directory dir hold entries and nothing else. First comes what is new, in the order of entries, each link
+// Put makes the directory dir hold entries and nothing else but what it has of the names in keep. First comes what is new, in the order of entries, each link
 // and file by a rename where it replaces another; then what is not among them goes, the last name first.
-func Put(dir string, entries []*api.VolumeEntry) error {
+func Put(dir string, entries []*api.VolumeEntry, keep []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -28,14 +28,14 @@ func Put(dir string, entries []*api.VolumeEntry) error {
 		return err
 	}
 	defer root.Close()
-	wanted := map[string]bool{}
+	wanted := map[string]bool{".": true}
 	for _, e := range entries {
 		if err := put(root, e); err != nil {
 			return fmt.Errorf("put %q into volume %s: %w", e.Path, dir, err)
 		}
 		wanted[e.Path] = true
 	}
-	return removeOthers(root, wanted)
+	return removeOthers(root, wanted, keep)
 }
 
 func put(root *os.Root, e *api.VolumeEntry) error {
@@ -115,13 +115,15 @@ func permissions(mode uint32) fs.FileMode {
 	return perm
 }
 
-func removeOthers(root *os.Root, wanted map[string]bool) error {
+func removeOthers(root *os.Root, wanted map[string]bool, keep []string) error {
 	var others []string
 	err := fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || wanted[path] || path == "." {
+		if err != nil || wanted[path] {
 			return err
 		}
-		others = append(others, path)
+		if !slices.Contains(keep, path) {
+			others = append(others, path)
+		}
 		if d.IsDir() {
 			return fs.SkipDir
 		}

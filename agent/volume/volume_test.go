@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -60,7 +61,7 @@ func copyVolume(t *testing.T, host, guest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := volume.Put(guest, v.Entries); err != nil {
+	if err := volume.Put(guest, v.Entries, v.Keep); err != nil {
 		t.Fatal(err)
 	}
 	want, got := tree(t, host), tree(t, guest)
@@ -144,6 +145,41 @@ func TestWatchersOfACopySeeWhatThoseOfTheVolumeSee(t *testing.T) {
 	}
 }
 
+// A version may be read after it has become the present one, and before its names are linked.
+func TestTheVersionBeforeGoesWhenItGoesFromTheHost(t *testing.T) {
+	host, guest := t.TempDir(), filepath.Join(t.TempDir(), "volume")
+	write(t, host, map[string]string{"a": "1"})
+	before, err := os.Readlink(host + "/..data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyVolume(t, host, guest)
+	onHost, inGuest := watch(t, host), watch(t, guest)
+	for _, step := range []func() error{
+		func() error { return os.CopyFS(host+"/..next", os.DirFS(filepath.Join(host, before))) },
+		func() error {
+			return errors.Join(os.Symlink("..next", host+"/..data_tmp"), os.Rename(host+"/..data_tmp", host+"/..data"))
+		},
+		func() error { return os.Symlink("..data/a", host+"/new") },
+		func() error { return os.RemoveAll(filepath.Join(host, before)) },
+		func() error { return os.WriteFile(guest+"/end", nil, 0o600) },
+		func() error { return os.WriteFile(host+"/end", nil, 0o600) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(guest + "/end"); err != nil {
+			v, err := mirror.Read(host)
+			if err != nil || volume.Put(guest, v.Entries, v.Keep) != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if want, got := until(t, onHost, "create end"), until(t, inGuest, "create end"); !slices.Equal(want, got) {
+		t.Errorf("events\n host  %v\n guest %v", want, got)
+	}
+}
+
 func TestAReaderOfACopyNeverSeesHalfAVersion(t *testing.T) {
 	host, guest := t.TempDir(), filepath.Join(t.TempDir(), "volume")
 	text := func(i int) string { return strings.Repeat(fmt.Sprint(i%10), 100_000) }
@@ -156,7 +192,7 @@ func TestAReaderOfACopyNeverSeesHalfAVersion(t *testing.T) {
 			if testpod.WriteVolume(host, map[string]string{"a": text(i)}) != nil {
 				return
 			}
-			if v, err := mirror.Read(host); err != nil || volume.Put(guest, v.Entries) != nil {
+			if v, err := mirror.Read(host); err != nil || volume.Put(guest, v.Entries, v.Keep) != nil {
 				return
 			}
 		}
@@ -187,7 +223,7 @@ func TestAPathOutOfTheVolumeIsRefused(t *testing.T) {
 		{Path: "fifo", Mode: unix.S_IFIFO | 0o600},
 	} {
 		link := &api.VolumeEntry{Path: "link", Mode: unix.S_IFLNK, Content: []byte(t.TempDir())}
-		if err := volume.Put(filepath.Join(dir, "v"), []*api.VolumeEntry{link, e}); err == nil {
+		if err := volume.Put(filepath.Join(dir, "v"), []*api.VolumeEntry{link, e}, nil); err == nil {
 			t.Errorf("%v was put", e)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,8 +24,10 @@ const (
 
 	// current is the link to the directory of the present version.
 	current = "..data"
-	// reads is how often a volume is read that changes at the same time.
+	// reads is how often a volume is read that changes at the same time, and pause the time between: from the rename that
+	// makes a version the present one, the kubelet takes far less to link its new names and to remove the version before.
 	reads = 10
+	pause = 5 * time.Millisecond
 )
 
 // ErrUnfit is wrapped by the errors of directories that no mirror can be made of; their path is to be shared instead.
@@ -33,6 +36,8 @@ var ErrUnfit = errors.New("not a volume that can be copied to the guest")
 // Version is what a volume holds at one time.
 type Version struct {
 	Entries []*api.VolumeEntry
+	// Keep are the names of other versions, which the kubelet has yet to finish or to remove.
+	Keep []string
 	// Mark is what Mark returned at that time.
 	Mark string
 }
@@ -77,6 +82,7 @@ func Read(path string) (*Version, error) {
 		return nil, err
 	}
 	defer root.Close()
+	var v *Version
 	for range reads {
 		names, target, err := look(root)
 		if err != nil {
@@ -89,10 +95,27 @@ func Read(path string) (*Version, error) {
 			return nil, err
 		}
 		if m := mark(names, target); m == mark(namesAfter, targetAfter) {
-			return &Version{Entries: r.entries, Mark: m}, readErr
+			v = &Version{Entries: r.entries, Keep: others(names, target), Mark: m}
+			if readErr != nil || len(v.Keep) == 0 {
+				return v, readErr
+			}
+		}
+		time.Sleep(pause)
+	}
+	if v == nil {
+		return nil, fmt.Errorf("volume %s changes faster than it can be read", path)
+	}
+	return v, nil // with what a kubelet that was killed has left, perhaps
+}
+
+// others are the names of versions beside the one that target leads to.
+func others(names []string, target string) (list []string) {
+	for _, name := range names {
+		if strings.HasPrefix(name, "..") && name != current && name != target {
+			list = append(list, name)
 		}
 	}
-	return nil, fmt.Errorf("volume %s changes faster than it can be read", path)
+	return list
 }
 
 // reader collects the entries of a version.
