@@ -30,6 +30,8 @@ type Config struct {
 	Runner string `toml:"runner"`
 	// Agent is the krun-agent binary that becomes PID 1 of each guest.
 	Agent string `toml:"agent"`
+	// VNet is the krun-vnet binary.
+	VNet string `toml:"vnet"`
 	// Firmware is the directory with libkrunfw.so.5; empty leaves it to the dynamic loader.
 	Firmware string `toml:"firmware"`
 	// State is the directory for the state of running sandboxes; it must be on a tmpfs or be emptied at boot.
@@ -41,6 +43,7 @@ type Config struct {
 	// LogLevel is libkrun's, 0 (off) to 5 (trace).
 	LogLevel uint32  `toml:"log_level"`
 	VM       VM      `toml:"vm"`
+	Network  Network `toml:"network"`
 	Kernel   *Kernel `toml:"kernel"`
 	Jail     Jail    `toml:"jail"`
 }
@@ -67,6 +70,23 @@ func (v VM) Boots() int {
 		return int(v.ConcurrentBoots)
 	}
 	return max(2, runtime.NumCPU())
+}
+
+// Way is how frames come from the CNI's interfaces to the guest and back.
+type Way string
+
+// The ways: by a redirect in the node's kernel, or through a process of the pod's own that a policy is in.
+const (
+	WayTap  Way = "tap"
+	WayVNet Way = "vnet"
+)
+
+// Network is what a pod may choose.
+type Network struct {
+	// Default is the way of a pod without an annotation.
+	Default Way `toml:"default"`
+	// Allow are the ways that an annotation may choose.
+	Allow []Way `toml:"allow"`
 }
 
 // Kernel replaces the kernel of libkrunfw (krun.Kernel).
@@ -102,12 +122,14 @@ func Default() Config {
 	return Config{
 		Runner:      filepath.Join(Prefix, "bin/krun-runner"),
 		Agent:       filepath.Join(Prefix, "bin/krun-agent"),
+		VNet:        filepath.Join(Prefix, "bin/krun-vnet"),
 		Firmware:    filepath.Join(Prefix, "lib"),
 		State:       "/run/krunpod",
 		BootTimeout: Duration(60 * time.Second),
 		StopTimeout: Duration(10 * time.Second),
 		LogLevel:    2,
 		VM:          VM{DefaultVCPUs: 1, DefaultMemoryMiB: 512, OverheadMiB: 64},
+		Network:     Network{Default: WayTap, Allow: []Way{WayTap, WayVNet}},
 	}
 }
 
@@ -159,7 +181,7 @@ func (c *Config) merge(path string) error {
 
 // Validate reports the first value that cannot be used.
 func (c *Config) Validate() error {
-	for _, p := range []struct{ key, path string }{{"runner", c.Runner}, {"agent", c.Agent}, {"state", c.State}} {
+	for _, p := range []struct{ key, path string }{{"runner", c.Runner}, {"agent", c.Agent}, {"vnet", c.VNet}, {"state", c.State}} {
 		if !filepath.IsAbs(p.path) {
 			return fmt.Errorf("%s: %q is not an absolute path", p.key, p.path)
 		}
@@ -173,6 +195,14 @@ func (c *Config) Validate() error {
 	if c.VM.MaxMemoryMiB != 0 && c.VM.MaxMemoryMiB < c.VM.DefaultMemoryMiB {
 		return fmt.Errorf("vm.max_memory_mib: %d is less than vm.default_memory_mib", c.VM.MaxMemoryMiB)
 	}
+	if !isWay(c.Network.Default) {
+		return fmt.Errorf("network.default: %q is neither %q nor %q", c.Network.Default, WayTap, WayVNet)
+	}
+	for i, w := range c.Network.Allow {
+		if !isWay(w) {
+			return fmt.Errorf("network.allow[%d]: %q is neither %q nor %q", i, w, WayTap, WayVNet)
+		}
+	}
 	for i, l := range c.Jail.Off {
 		if !krun.IsLayer(l) {
 			return fmt.Errorf("jail.off[%d]: unknown layer %q, known: %v", i, l, krun.Layers)
@@ -180,3 +210,5 @@ func (c *Config) Validate() error {
 	}
 	return nil
 }
+
+func isWay(w Way) bool { return w == WayTap || w == WayVNet }

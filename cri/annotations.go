@@ -2,10 +2,12 @@ package cri
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"krun.dev/krunpod/sandbox"
+	"krun.dev/krunpod/vnet/policy"
 )
 
 // Annotations of containerd on the spec of a container that belongs to a pod (containerd/internal/cri/annotations).
@@ -29,7 +31,11 @@ const (
 	annotationPrefix    = "krun.dev/"
 	annotationVCPUs     = "krun.dev/vcpus"
 	annotationMemoryMiB = "krun.dev/memory-mib"
+	annotationNetwork   = "krun.dev/network"
 )
+
+// known are all of them.
+var known = []string{annotationVCPUs, annotationMemoryMiB, annotationNetwork, policy.AnnotationRules, policy.AnnotationEgressAllow}
 
 // Role is what a task is in its shim.
 type Role int
@@ -80,8 +86,8 @@ func number(annotations map[string]string, key string, max uint64) (uint64, erro
 // checkAnnotations refuses those of ours that do not exist, so that a misspelt one is not ignored.
 func checkAnnotations(annotations map[string]string) error {
 	for key := range annotations {
-		if strings.HasPrefix(key, annotationPrefix) && key != annotationVCPUs && key != annotationMemoryMiB {
-			return fmt.Errorf("unknown annotation %s: known are %s and %s", key, annotationVCPUs, annotationMemoryMiB)
+		if strings.HasPrefix(key, annotationPrefix) && !slices.Contains(known, key) {
+			return fmt.Errorf("unknown annotation %s: known are %s", key, strings.Join(known, ", "))
 		}
 	}
 	return nil

@@ -50,8 +50,12 @@ func FromOCI(namespace, id string, spec *specs.Spec, cfg *config.Config) (sandbo
 	if guest.Dns, err = readResolvConf(resolv); err != nil {
 		return sandbox.Spec{}, err
 	}
+	v, err := vnet(spec.Annotations, guest.Dns, cfg.Network)
+	if err != nil {
+		return sandbox.Spec{}, fmt.Errorf("container %s: %w", id, err)
+	}
 	return sandbox.Spec{
-		ID: id, Namespace: namespace, Pod: podOf(spec.Annotations), VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
+		ID: id, Namespace: namespace, Pod: podOf(spec.Annotations), VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS, VNet: v,
 		Cgroup: sandbox.Cgroup{Parent: cgroupParent(spec.Linux.CgroupsPath)},
 		Guest:  guest,
 	}, nil

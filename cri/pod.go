@@ -33,9 +33,10 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 	case ns.GetIpc() == runtime.NamespaceMode_NODE:
 		return sandbox.Spec{}, hostNamespace("hostIPC")
 	}
+	name := sandbox.Pod{Namespace: pod.GetMetadata().GetNamespace(), Name: pod.GetMetadata().GetName()}
 	vcpus, mib, err := size(criLimits(linux.GetResources(), linux.GetOverhead()), pod.GetAnnotations(), cfg.VM)
 	if err != nil {
-		return sandbox.Spec{}, fmt.Errorf("pod %s/%s: %w", pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName(), err)
+		return sandbox.Spec{}, fmt.Errorf("pod %s/%s: %w", name.Namespace, name.Name, err)
 	}
 	guest := &api.ConfigureSandboxRequest{
 		Hostname: pod.GetHostname(),
@@ -53,8 +54,12 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 	if guest.Dns, err = dns(pod.GetDnsConfig()); err != nil {
 		return sandbox.Spec{}, err
 	}
+	v, err := vnet(pod.GetAnnotations(), guest.Dns, cfg.Network)
+	if err != nil {
+		return sandbox.Spec{}, fmt.Errorf("pod %s/%s: %w", name.Namespace, name.Name, err)
+	}
 	return sandbox.Spec{
-		ID: id, Namespace: namespace, Pod: sandbox.Pod{Namespace: pod.GetMetadata().GetNamespace(), Name: pod.GetMetadata().GetName()}, VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS,
+		ID: id, Namespace: namespace, Pod: name, VCPUs: vcpus, MemoryMiB: mib, NetNS: netNS, VNet: v,
 		Cgroup: sandbox.Cgroup{Parent: linux.GetCgroupParent()},
 		Guest:  guest,
 	}, nil

@@ -175,8 +175,8 @@ func (i *Installer) check(ctx context.Context, id string) (reason string, err er
 
 // ownConfig is Krunpod's configuration for files below dir.
 func (i *Installer) ownConfig(dir string) []byte {
-	return fmt.Appendf(nil, "# Written by krun-installer, which overwrites and removes it.\nrunner = %q\nagent = %q\nfirmware = %q\n",
-		filepath.Join(dir, "bin/krun-runner"), filepath.Join(dir, "bin/krun-agent"), filepath.Join(dir, "lib"))
+	return fmt.Appendf(nil, "# Written by krun-installer, which overwrites and removes it.\nrunner = %q\nagent = %q\nvnet = %q\nfirmware = %q\n",
+		filepath.Join(dir, "bin/krun-runner"), filepath.Join(dir, "bin/krun-agent"), filepath.Join(dir, "bin/krun-vnet"), filepath.Join(dir, "lib"))
 }
 
 // missing are dir and the directories above it that are not there, the deepest first.

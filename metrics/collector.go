@@ -11,6 +11,7 @@ import (
 
 	"krun.dev/krunpod/krun"
 	"krun.dev/krunpod/sandbox"
+	"krun.dev/krunpod/vnet"
 )
 
 // ofSandbox are the labels of a sandbox's metrics, those of its pod as kube-state-metrics has them.
@@ -29,11 +30,15 @@ var (
 	guest   = prometheus.NewDesc("krunpod_sandbox_guest_memory_bytes", "Memory that the guest has.", ofSandbox, nil)
 	memory  = prometheus.NewDesc("krunpod_sandbox_memory_bytes", "Memory of the host that the microVM takes (memory.current of its cgroup).", ofSandbox, nil)
 	cpu     = prometheus.NewDesc("krunpod_sandbox_cpu_seconds_total", "CPU time that the microVM took (cpu.stat of its cgroup).", ofSandbox, nil)
-	faults  = prometheus.NewDesc("krunpod_unreadable", "Sandboxes, and the ledger, that could not be read for this answer.", nil, nil)
+	frames  = prometheus.NewDesc("krunpod_vnet_frames_total", "Frames that a pod's vnet had, by the side that they came from and by what became of them.",
+		append(ofSandbox, "from", "result"), nil)
+	queries = prometheus.NewDesc("krunpod_vnet_dns_queries_total", "DNS queries of a pod whose network policy has names, by what became of them.",
+		append(ofSandbox, "result"), nil)
+	faults = prometheus.NewDesc("krunpod_unreadable", "Sandboxes, and the ledger, that could not be read for this answer.", nil, nil)
 )
 
 // All describes every metric, in the order of the documentation.
-var All = []*prometheus.Desc{build, boots, ends, restarts, info, up, started, vcpus, guest, memory, cpu, faults}
+var All = []*prometheus.Desc{build, boots, ends, restarts, info, up, started, vcpus, guest, memory, cpu, frames, queries, faults}
 
 // Collector reads a node's sandboxes anew for each answer.
 type Collector struct {
@@ -69,6 +74,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 			unreadable++
 		default:
 			collectSandbox(out, st)
+			if r, err := sandbox.LoadTraffic(d); err == nil {
+				collectTraffic(out, st, r)
+			}
 		}
 	}
 	out <- prometheus.MustNewConstMetric(faults, prometheus.GaugeValue, float64(unreadable))
@@ -107,6 +115,30 @@ func collectSandbox(out chan<- prometheus.Metric, st *sandbox.State) {
 	if u, err := st.Usage(); err == nil {
 		gauge(memory, float64(u.Memory))
 		out <- prometheus.MustNewConstMetric(cpu, prometheus.CounterValue, u.CPU.Seconds(), labels...)
+	}
+}
+
+// collectTraffic tells what the vnet's last report has: its numbers, and none of its words.
+func collectTraffic(out chan<- prometheus.Metric, st *sandbox.State, r *vnet.Report) {
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		labels = append([]string{st.ID, st.Pod.Namespace, st.Pod.Name}, labels...)
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	guest, network := vnet.SideReport{}, vnet.SideReport{}
+	for _, l := range r.Links {
+		guest.Add(l.FromGuest)
+		network.Add(l.FromNetwork)
+	}
+	for from, s := range map[string]vnet.SideReport{"guest": guest, "network": network} {
+		counter(frames, s.Passed, from, "passed")
+		counter(frames, s.DroppedInAll(), from, "dropped")
+		counter(frames, s.Unread+s.Unsent, from, "lost")
+	}
+	if q := r.Resolver; q != nil {
+		for result, n := range map[string]uint64{"answered": q.Answered, "refused": q.Refused, "failed": q.Failed, "malformed": q.Malformed,
+			"overload": q.Overload} {
+			counter(queries, n, result)
+		}
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 
 	"krun.dev/krunpod/krun"
 	"krun.dev/krunpod/sandbox"
+	"krun.dev/krunpod/vnet"
+	"krun.dev/krunpod/vnet/dns"
 )
 
 // write makes a file of a state directory as a shim does.
@@ -41,6 +43,9 @@ func node(t *testing.T) *Collector {
 	write(t, l, state, ".ledger.json")
 	write(t, sandbox.State{ID: "one", Namespace: "k8s.io", Pod: sandbox.Pod{Namespace: "default", Name: "web"}, VCPUs: 2, MemoryMiB: 512,
 		Booted: time.UnixMilli(1500), JailOff: []krun.Layer{krun.LayerSeccomp}, Cgroup: "/none"}, state, "k8s.io", "one", "state.json")
+	side := vnet.SideReport{Frames: 9, Passed: 4, Dropped: map[string]uint64{"refused": 2, "krunpod_evil": 1}, Unread: 1, Unsent: 1}
+	write(t, vnet.Report{Links: []vnet.LinkReport{{FromGuest: side}, {FromGuest: side}}, Resolver: &dns.Stats{Refused: 5}},
+		state, "k8s.io", "one", "traffic.json")
 	write(t, sandbox.State{ID: "two", Namespace: "default"}, state, "default", "two", "state.json")
 	write(t, 1, state, "default", "broken", "state.json")
 	return &Collector{State: state, Version: "v1"}
@@ -66,6 +71,21 @@ krunpod_sandbox_up{namespace="default",pod="web",sandbox="one"} 1
 # HELP krunpod_unreadable Sandboxes, and the ledger, that could not be read for this answer.
 # TYPE krunpod_unreadable gauge
 krunpod_unreadable 1
+# HELP krunpod_vnet_dns_queries_total DNS queries of a pod whose network policy has names, by what became of them.
+# TYPE krunpod_vnet_dns_queries_total counter
+krunpod_vnet_dns_queries_total{namespace="default",pod="web",result="answered",sandbox="one"} 0
+krunpod_vnet_dns_queries_total{namespace="default",pod="web",result="failed",sandbox="one"} 0
+krunpod_vnet_dns_queries_total{namespace="default",pod="web",result="malformed",sandbox="one"} 0
+krunpod_vnet_dns_queries_total{namespace="default",pod="web",result="overload",sandbox="one"} 0
+krunpod_vnet_dns_queries_total{namespace="default",pod="web",result="refused",sandbox="one"} 5
+# HELP krunpod_vnet_frames_total Frames that a pod's vnet had, by the side that they came from and by what became of them.
+# TYPE krunpod_vnet_frames_total counter
+krunpod_vnet_frames_total{from="guest",namespace="default",pod="web",result="dropped",sandbox="one"} 6
+krunpod_vnet_frames_total{from="guest",namespace="default",pod="web",result="lost",sandbox="one"} 4
+krunpod_vnet_frames_total{from="guest",namespace="default",pod="web",result="passed",sandbox="one"} 8
+krunpod_vnet_frames_total{from="network",namespace="default",pod="web",result="dropped",sandbox="one"} 0
+krunpod_vnet_frames_total{from="network",namespace="default",pod="web",result="lost",sandbox="one"} 0
+krunpod_vnet_frames_total{from="network",namespace="default",pod="web",result="passed",sandbox="one"} 0
 `
 
 func TestAnswer(t *testing.T) {
@@ -78,7 +98,7 @@ func TestAnswer(t *testing.T) {
 		buckets += fmt.Sprintf("krunpod_boot_duration_seconds_bucket{le=\"%v\"} %d\n", b.Seconds(), n)
 	}
 	err := testutil.CollectAndCompare(node(t), strings.NewReader(strings.Replace(answer, "BUCKETS", buckets, 1)),
-		"krunpod_boot_duration_seconds", "krunpod_sandbox_boot_timestamp_seconds", "krunpod_sandbox_info", "krunpod_sandbox_up", "krunpod_unreadable")
+		"krunpod_boot_duration_seconds", "krunpod_sandbox_boot_timestamp_seconds", "krunpod_sandbox_info", "krunpod_sandbox_up", "krunpod_unreadable", "krunpod_vnet_frames_total", "krunpod_vnet_dns_queries_total")
 	if err != nil {
 		t.Error(err)
 	}

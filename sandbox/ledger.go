@@ -24,12 +24,13 @@ const (
 	EndOutOfMemory End = "out-of-memory" // by the host's kernel
 	EndGuest       End = "guest"         // by the guest, unasked
 	EndRunner      End = "runner"        // the runner failed, or somebody killed it
+	EndNetwork     End = "network"       // krun-vnet, which carries the pod's frames, ended
 	EndNotStarted  End = "not-started"   // it never answered, or something on the host was missing
 	EndLost        End = "lost"          // its shim died
 )
 
 // Ends are all there are.
-var Ends = []End{EndStopped, EndKilled, EndOutOfMemory, EndGuest, EndRunner, EndNotStarted, EndLost}
+var Ends = []End{EndStopped, EndKilled, EndOutOfMemory, EndGuest, EndRunner, EndNetwork, EndNotStarted, EndLost}
 
 // BootBounds are the upper bounds of the classes of Ledger.Boots but the last, which has none.
 var BootBounds = []time.Duration{

@@ -27,20 +27,36 @@ type runner struct {
 	cgroup string // its directory
 	stderr tail
 	done   chan struct{}
-	// stopping says that the guest was asked to end, killed that the runner was.
-	stopping, killed atomic.Bool
+	// stopping says that the guest was asked to end.
+	stopping atomic.Bool
+	// killed is the End, if the runner was killed.
+	killed atomic.Value
 	// Valid once done is closed.
 	exitedAt time.Time
 	exitErr  error
 	end      End
 }
 
-// runnerNamespaces are made with the process: it is PID 1 of its own PID namespace from its first instruction.
-const runnerNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+// ownNamespaces are made with a process: it is PID 1 of its own PID namespace from its first instruction.
+const ownNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 
-// runnerOOMScore is the runner's oom_score_adj (proc_pid_oom_score_adj(5)). A shim is spared by the OOM killer; the
-// VM holds the pod's memory and must not inherit that.
-const runnerOOMScore = 0
+// podOOMScore is the oom_score_adj (proc_pid_oom_score_adj(5)) of what runs in the pod's cgroup. A shim is spared by the OOM
+// killer; the VM holds the pod's memory and must not inherit that.
+const podOOMScore = 0
+
+// command is one that runs binary in cgroup and in namespaces of its own, with nothing of the shim's environment.
+func command(binary string, cgroup *os.File) *exec.Cmd {
+	cmd := exec.Command(binary)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  ownNamespaces,
+		Setsid:      true,
+		UseCgroupFD: true,
+		CgroupFD:    int(cgroup.Fd()),
+	}
+	return cmd
+}
 
 // birthplace is where a runner starts; the namespaces of its own are made from there.
 type birthplace struct {
@@ -65,29 +81,20 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 	if err != nil {
 		return nil, fmt.Errorf("encode runner configuration: %w", err)
 	}
-	r := &runner{cgroup: b.cgroup.Name(), done: make(chan struct{})}
-	r.cmd = exec.Command(binary)
-	r.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	r.cmd.Dir = "/"
+	r := &runner{cmd: command(binary, b.cgroup), cgroup: b.cgroup.Name(), done: make(chan struct{})}
 	r.cmd.Stdin = bytes.NewReader(input)
 	r.cmd.Stdout = console
 	r.cmd.Stderr = &r.stderr
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  runnerNamespaces,
-		Setsid:      true,
-		UseCgroupFD: true,
-		CgroupFD:    int(b.cgroup.Fd()),
-	}
 	if err := b.start(r.cmd); err != nil {
 		return nil, fmt.Errorf("start the runner %s: %w", binary, err)
 	}
 	r.PID = r.cmd.Process.Pid
 	if r.Start, err = startTime(r.PID); err != nil {
-		return nil, errors.Join(err, r.kill())
+		return nil, errors.Join(err, r.kill(EndKilled))
 	}
 	go r.wait()
 	if err := setOOMScore(r.PID); err != nil {
-		return nil, errors.Join(err, r.kill())
+		return nil, errors.Join(err, r.kill(EndKilled))
 	}
 	return r, nil
 }
@@ -100,11 +107,13 @@ func (r *runner) wait() {
 }
 
 func (r *runner) howItEnded() End {
-	switch {
-	case oomKills(r.cgroup) > 0:
+	if oomKills(r.cgroup) > 0 {
 		return EndOutOfMemory
-	case r.killed.Load():
-		return EndKilled
+	}
+	if end, ok := r.killed.Load().(End); ok {
+		return end
+	}
+	switch {
 	case r.exitErr != nil:
 		return EndRunner
 	case r.stopping.Load():
@@ -113,8 +122,9 @@ func (r *runner) howItEnded() End {
 	return EndGuest
 }
 
-func (r *runner) kill() error {
-	r.killed.Store(true)
+// kill ends the VM; end says why, unless it was killed before.
+func (r *runner) kill(end End) error {
+	r.killed.CompareAndSwap(nil, end)
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill the runner: %w", err)
 	}
@@ -128,7 +138,7 @@ func (r *runner) stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	if err := r.kill(); err != nil {
+	if err := r.kill(EndKilled); err != nil {
 		return err
 	}
 	<-r.done
@@ -137,10 +147,10 @@ func (r *runner) stop(ctx context.Context) error {
 
 func setOOMScore(pid int) error {
 	path := fmt.Sprintf("/proc/%d/oom_score_adj", pid)
-	err := os.WriteFile(path, []byte(strconv.Itoa(runnerOOMScore)), 0)
-	// The runner may already have exited with an error of its own, which says more than this one would.
+	err := os.WriteFile(path, []byte(strconv.Itoa(podOOMScore)), 0)
+	// It may already have exited with an error of its own, which says more than this one would.
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("set the runner's OOM score: %w", err)
+		return fmt.Errorf("set the OOM score of process %d: %w", pid, err)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type Sandbox struct {
 	loopback *netbridge.Loopback
 	console  *console
 	runner   *runner
+	vnet     *vnetProcess
 	client   *ttrpc.Client
 	mirrors  mirrors
 	scratch  scratch
@@ -64,6 +65,8 @@ func (s *Sandbox) Cause() error {
 	switch s.runner.end {
 	case EndOutOfMemory:
 		return ErrOutOfMemory
+	case EndNetwork:
+		return s.vnet.cause()
 	case EndGuest, EndRunner:
 		return s.withLastWords(fmt.Errorf("the microVM ended by itself: %s, %v", s.runner.end, s.runner.exitErr))
 	}
@@ -114,11 +117,11 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	if s.Agent != nil {
 		// The connection may end before the answer: the VM's end is what counts.
 		if _, err := s.Agent.Shutdown(ctx, &api.ShutdownRequest{}); err != nil && !errors.Is(err, ttrpc.ErrClosed) {
-			if err := s.runner.kill(); err != nil {
+			if err := s.runner.kill(EndKilled); err != nil {
 				return err
 			}
 		}
-	} else if err := s.runner.kill(); err != nil {
+	} else if err := s.runner.kill(EndKilled); err != nil {
 		return err
 	}
 	return s.runner.stop(ctx)
@@ -129,7 +132,7 @@ func (s *Sandbox) Kill() error {
 	if s.runner == nil {
 		return nil
 	}
-	if err := s.runner.kill(); err != nil {
+	if err := s.runner.kill(EndKilled); err != nil {
 		return err
 	}
 	<-s.runner.done
@@ -155,6 +158,9 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	if s.loopback != nil {
 		err = errors.Join(err, s.loopback.Close())
 		s.loopback.Wait()
+	}
+	if s.vnet != nil {
+		s.vnet.close()
 	}
 	if s.console != nil {
 		s.console.Close()

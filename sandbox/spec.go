@@ -21,6 +21,8 @@ type Spec struct {
 	MemoryMiB uint32
 	// NetNS is the path of the pod's network namespace; empty is a guest with loopback only.
 	NetNS string
+	// VNet is what frames pass on their way to and from the guest; nil is a redirect in the kernel.
+	VNet *VNet
 	// Cgroup is where the runner runs.
 	Cgroup Cgroup
 	// Guest is what the agent is told; its Interfaces are filled in by Start.

@@ -71,6 +71,9 @@ func (s *Sandbox) bootInTurn(ctx context.Context) error {
 	if err := s.meetAgent(ctx); err != nil {
 		return s.explain(err)
 	}
+	if s.vnet != nil {
+		return s.vnet.waitCarries(ctx)
+	}
 	return nil
 }
 
@@ -87,14 +90,14 @@ func newSandbox(cfg *config.Config, spec Spec, d dir, tl *Timeline) (*Sandbox, e
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for _, p := range []string{string(d), d.sockets(), d.jail()} {
+	for _, p := range []string{string(d), d.sockets(), d.jail(), d.vnetRoot()} {
 		if err := os.MkdirAll(p, 0o700); err != nil {
 			return nil, fmt.Errorf("make the sandbox's directory: %w", err)
 		}
 	}
 	s := &Sandbox{cfg: cfg, spec: spec, dir: d, timeline: tl, state: State{
 		ID: spec.ID, Namespace: spec.Namespace, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB,
-		NetNS: spec.NetNS, Shim: os.Getpid(), Pod: spec.Pod, JailOff: cfg.Jail.Off,
+		NetNS: spec.NetNS, VNet: spec.VNet, Shim: os.Getpid(), Pod: spec.Pod, JailOff: cfg.Jail.Off,
 	}}
 	var err error
 	if s.state.Cgroup, err = cgroupPath(spec.Cgroup, spec.ID); err != nil {
@@ -144,7 +147,11 @@ func (s *Sandbox) joinNetwork(ctx context.Context) error {
 	if s.spec.NetNS == "" {
 		return nil
 	}
-	bridge, err := netbridge.Join(ctx, s.spec.NetNS, nil)
+	var watch *netbridge.Watch
+	if s.spec.VNet != nil {
+		watch = &netbridge.Watch{Nameservers: s.spec.VNet.Nameservers}
+	}
+	bridge, err := netbridge.Join(ctx, s.spec.NetNS, watch)
 	if err != nil {
 		return err
 	}
@@ -156,7 +163,7 @@ func (s *Sandbox) joinNetwork(ctx context.Context) error {
 	return s.state.save(s.dir)
 }
 
-// boot starts the runner in the sandbox's cgroup.
+// boot starts the runner in the sandbox's cgroup, and before it the process that carries its frames.
 func (s *Sandbox) boot() error {
 	cgroup, err := makeCgroup(s.state.Cgroup, s.jail())
 	if err != nil {
@@ -166,12 +173,18 @@ func (s *Sandbox) boot() error {
 	if s.console, err = newConsole(s.dir.console()); err != nil {
 		return err
 	}
+	if err := s.startVNet(cgroup); err != nil {
+		return err
+	}
 	s.runner, err = startRunner(s.cfg.Runner, s.vmConfig(), birthplace{s.spec.NetNS, s.share, cgroup}, s.console)
 	if err != nil {
 		return err
 	}
 	s.state.Runner = &s.runner.Process
 	s.timeline.Mark("runner started")
+	if s.vnet != nil {
+		go s.vnet.follow(s.runner)
+	}
 	if err := s.share.seal(); err != nil {
 		return err
 	}
@@ -285,8 +298,8 @@ func (s *Sandbox) explain(err error) error {
 	select {
 	case <-s.runner.done:
 		err = fmt.Errorf("the microVM ended before its agent answered (%v)", s.runner.exitErr)
-		if s.OOMKilled() {
-			err = ErrOutOfMemory
+		if cause := s.Cause(); s.runner.end == EndNetwork || s.OOMKilled() {
+			err = cause
 		}
 	default:
 	}

@@ -24,6 +24,8 @@ func (d dir) timeline() string { return filepath.Join(string(d), "timeline.json"
 func (d dir) console() string  { return filepath.Join(string(d), "console.log") }
 func (d dir) sockets() string  { return filepath.Join(string(d), "sock") }
 func (d dir) jail() string     { return filepath.Join(string(d), "jail") }
+func (d dir) vnetRoot() string { return filepath.Join(string(d), "vnet") }
+func (d dir) traffic() string  { return filepath.Join(string(d), "traffic.json") }
 
 // skeleton is the host's writable side of the share, and share the read-only one that the guest gets.
 func (d dir) skeleton() string { return filepath.Join(string(d), "skeleton") }
@@ -40,6 +42,8 @@ type State struct {
 	// NetNS and Bridge are set once taps may exist in the pod's network namespace.
 	NetNS  string            `json:"netns,omitempty"`
 	Bridge *netbridge.Bridge `json:"bridge,omitempty"`
+	// VNet is what the frames pass, if not a redirect.
+	VNet *VNet `json:"vnet,omitempty"`
 	// Cgroup is the sandbox's cgroup below the root of the cgroup2 mount.
 	Cgroup string `json:"cgroup,omitempty"`
 	// Runner identifies the runner process.

@@ -1,6 +1,10 @@
 package vnet
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
 	"krun.dev/krunpod/vnet/dns"
 	"krun.dev/krunpod/vnet/firewall"
 	"krun.dev/krunpod/vnet/packet"
@@ -37,6 +41,25 @@ type SideReport struct {
 	Unsent uint64 `json:"unsent"`
 }
 
+// Add adds what another counted.
+func (s *SideReport) Add(o SideReport) {
+	s.Frames, s.Passed, s.Unread, s.Unsent = s.Frames+o.Frames, s.Passed+o.Passed, s.Unread+o.Unread, s.Unsent+o.Unsent
+	if s.Dropped == nil {
+		s.Dropped = map[string]uint64{}
+	}
+	for why, n := range o.Dropped {
+		s.Dropped[why] += n
+	}
+}
+
+// DroppedInAll is the sum of Dropped.
+func (s *SideReport) DroppedInAll() (sum uint64) {
+	for _, n := range s.Dropped {
+		sum += n
+	}
+	return sum
+}
+
 // Report reports what was counted so far.
 func (v *Vnet) Report() Report {
 	r := Report{OpenAddresses: v.openings.Len()}
@@ -68,4 +91,58 @@ func sideReport(c firewall.Counters, unread, unsent uint64) SideReport {
 		}
 	}
 	return s
+}
+
+// Bounds of a report that is read, which those that Report makes keep: interfaces, and entries of each map.
+const (
+	maxLinks   = 64
+	maxEntries = 1024
+)
+
+// ReadReport reads a report that a process wrote as JSON. The process has parsed what a guest sent, and is believed no more than the
+// guest: what comes out is bounded and safe to show.
+func ReadReport(data []byte) (*Report, error) {
+	var r Report
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("vnet report: %w", err)
+	}
+	if len(r.Links) == 0 || len(r.Links) > maxLinks {
+		return nil, fmt.Errorf("vnet report: it has %d links", len(r.Links))
+	}
+	var err error
+	clean := func(m *map[string]uint64) {
+		if len(*m) > maxEntries {
+			err = fmt.Errorf("vnet report: it has a table of %d entries", len(*m))
+		}
+		*m = printableKeys(*m)
+	}
+	clean(&r.RefusedNames)
+	for i := range r.Links {
+		l := &r.Links[i]
+		l.Interface = printable(l.Interface)
+		clean(&l.FromGuest.Dropped)
+		clean(&l.FromNetwork.Dropped)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+func printableKeys(m map[string]uint64) map[string]uint64 {
+	out := make(map[string]uint64, len(m))
+	for key, n := range m {
+		out[printable(key)] += n
+	}
+	return out
+}
+
+// printable is a text in ASCII without what a terminal obeys.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text)
 }

@@ -64,7 +64,7 @@ func root() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&a.configPath, "config", config.DefaultPath, "configuration file")
 	cmd.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "output format: text or json")
-	cmd.AddCommand(a.check(), a.ps(), a.inspect(), a.console(), a.timeline(), a.metrics())
+	cmd.AddCommand(a.check(), a.ps(), a.inspect(), a.console(), a.timeline(), a.net(), a.metrics())
 	return cmd
 }
 
@@ -78,7 +78,7 @@ func (a *app) json(v any) (bool, error) {
 	return true, enc.Encode(v)
 }
 
-// ofSandbox makes a command about one sandbox, named by the beginning of its id.
+// ofSandbox makes a command about one sandbox, which find finds.
 func (a *app) ofSandbox(name, short string, run func(dir string) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               name + " SANDBOX",
@@ -95,25 +95,31 @@ func (a *app) ofSandbox(name, short string, run func(dir string) error) *cobra.C
 	}
 }
 
-// find returns the directory of the one sandbox whose id begins with prefix.
-func (a *app) find(prefix string) (string, error) {
+// find returns the directory of the one sandbox whose id begins with name, or whose pod has that name, alone or after its namespace
+// and a slash.
+func (a *app) find(name string) (string, error) {
 	dirs, err := sandbox.List(a.cfg.State)
 	if err != nil {
 		return "", err
 	}
 	var found []string
 	for _, d := range dirs {
-		if strings.HasPrefix(filepath.Base(d), prefix) {
+		if strings.HasPrefix(filepath.Base(d), name) || isOfPod(d, name) {
 			found = append(found, d)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return "", fmt.Errorf("no sandbox with id %s: see krunctl ps", prefix)
+		return "", fmt.Errorf("no sandbox or pod %s: see krunctl ps", name)
 	case 1:
 		return found[0], nil
 	}
-	return "", fmt.Errorf("%d sandboxes have an id that begins with %s: give more of it", len(found), prefix)
+	return "", fmt.Errorf("%d sandboxes are called %s, or begin with it: give more of an id, or NAMESPACE/POD", len(found), name)
+}
+
+func isOfPod(dir, name string) bool {
+	st, err := sandbox.LoadState(dir)
+	return err == nil && st.Pod.Name != "" && (name == st.Pod.Name || name == st.Pod.Namespace+"/"+st.Pod.Name)
 }
 
 // ids completes sandbox ids.

@@ -58,9 +58,12 @@ func (a *app) ps() *cobra.Command {
 
 func printRows(out io.Writer, rows []row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SANDBOX\tNAMESPACE\tSTATE\tRUNNER\tVCPUS\tMEMORY\tNICS")
+	fmt.Fprintln(w, "SANDBOX\tNAMESPACE\tPOD\tSTATE\tRUNNER\tVCPUS\tMEMORY\tNICS")
 	for _, r := range rows {
-		state, pid, nics := "starting", "-", 0
+		state, pid, nics, pod := "starting", "-", 0, "-"
+		if r.Pod.Name != "" {
+			pod = r.Pod.Namespace + "/" + r.Pod.Name
+		}
 		if r.Runner != nil {
 			pid, state = fmt.Sprint(r.Runner.PID), "dead"
 		}
@@ -73,7 +76,7 @@ func printRows(out io.Writer, rows []row) error {
 		if r.Bridge != nil {
 			nics = len(r.Bridge.Interfaces)
 		}
-		fmt.Fprintf(w, "%.13s\t%s\t%s\t%s\t%d\t%d MiB\t%d\n", r.ID, r.Namespace, state, pid, r.VCPUs, r.MemoryMiB, nics)
+		fmt.Fprintf(w, "%.13s\t%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\n", r.ID, r.Namespace, pod, state, pid, r.VCPUs, r.MemoryMiB, nics)
 	}
 	return w.Flush()
 }

@@ -120,10 +120,12 @@ func (n *node) server(p *testpod.Pod) {
 }
 
 func TestPortForwardReachesTheGuestsLoopback(t *testing.T) {
-	for _, handler := range []string{handler, "krun-podsandbox"} {
-		t.Run(handler, func(t *testing.T) {
+	for name, c := range map[string]struct{ handler, way string }{
+		"shim": {handler, "tap"}, "podsandbox": {"krun-podsandbox", "tap"}, "vnet": {handler, "vnet"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			p := n.podOf(handler)
+			p := n.podOf(c.handler, annotated("krun.dev/network", c.way))
 			n.server(p)
 			question := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
 			sum := sha256.Sum256(question)

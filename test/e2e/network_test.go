@@ -45,58 +45,61 @@ func (n *node) addresses(p *testpod.Pod) []string {
 	return list
 }
 
-func TestTwoPodsTalkOverTheCNINetwork(t *testing.T) {
-	n := newNode(t)
-	a, b := n.pod(), n.pod()
+func TestTwoPodsTalkOverTheCNINetwork(t *testing.T) { eachWay(t, testTwoPodsTalkOverTheCNINetwork) }
+
+func testTwoPodsTalkOverTheCNINetwork(n *node, way func(*runtime.PodSandboxConfig)) {
+	a, b := n.pod(way), n.pod(way)
 	ka, kb := n.container(a, web("a")), n.container(b, web("b"))
 	for _, ip := range n.addresses(b) {
 		if got := n.fetch(ka, ip); got != "from-b\n" {
-			t.Errorf("a gets %q from %s", got, ip)
+			n.Errorf("a gets %q from %s", got, ip)
 		}
 	}
 	for _, ip := range n.addresses(a) {
 		if got := n.fetch(kb, ip); got != "from-a\n" {
-			t.Errorf("b gets %q from %s", got, ip)
+			n.Errorf("b gets %q from %s", got, ip)
 		}
 	}
 }
 
-func TestPodOnANetworkWithIPv6Alone(t *testing.T) {
-	n := newNode(t)
-	p := n.podOf(ipv6Handler)
+func TestPodOnANetworkWithIPv6Alone(t *testing.T) { eachWay(t, testPodOnANetworkWithIPv6Alone) }
+
+func testPodOnANetworkWithIPv6Alone(n *node, way func(*runtime.PodSandboxConfig)) {
+	p := n.podOf(ipv6Handler, way)
 	k := n.container(p, web("six"))
 	list := n.addresses(p)
 	if ip := net.ParseIP(list[0]); len(list) != 1 || ip == nil || ip.To4() != nil {
-		t.Fatalf("the pod's addresses are %v", list)
+		n.Fatalf("the pod's addresses are %v", list)
 	}
 	n.fetch(k, "::1")
 	if v4 := n.exec(k, "ip -4 -o addr show scope global; ip -4 route"); v4 != "" {
-		t.Errorf("the pod has IPv4: %q", v4)
+		n.Errorf("the pod has IPv4: %q", v4)
 	}
 	if got := n.exec(k, "ping -6 -c 1 -W 10 $(ip -6 route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p')"); !strings.Contains(got, " 0% packet loss") {
-		t.Errorf("ping to the gateway: %q", got)
+		n.Errorf("ping to the gateway: %q", got)
 	}
 	conn, err := net.DialTimeout("tcp", net.JoinHostPort(list[0], "8080"), patience)
 	if err != nil {
-		t.Fatalf("the node does not reach the pod: %v", err)
+		n.Fatalf("the node does not reach the pod: %v", err)
 	}
 	conn.Close()
 }
 
-func TestPodOnTwoCNINetworks(t *testing.T) {
-	n := newNode(t)
-	p, other := n.podOf(twoHandler), n.podOf(twoHandler)
+func TestPodOnTwoCNINetworks(t *testing.T) { eachWay(t, testPodOnTwoCNINetworks) }
+
+func testPodOnTwoCNINetworks(n *node, way func(*runtime.PodSandboxConfig)) {
+	p, other := n.podOf(twoHandler, way), n.podOf(twoHandler, way)
 	k, serves := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000")), n.container(other, web("other"))
 	n.fetch(serves, "127.0.0.1")
 	// Names of the interfaces, their order and the second one's MTU are the CNI's.
 	links := strings.Fields(n.exec(k, "cat /sys/class/net/eth0/mtu /sys/class/net/eth1/mtu; ls /sys/class/net | grep -c eth"))
 	if len(links) != 3 || links[1] != "1400" || links[2] != "2" {
-		t.Errorf("MTU of eth0 and eth1, number of interfaces: %v", links)
+		n.Errorf("MTU of eth0 and eth1, number of interfaces: %v", links)
 	}
 	for _, dev := range []string{"eth0", "eth1"} {
 		ip := strings.TrimSpace(n.exec(serves, "ip -4 -o addr show dev "+dev+" | sed 's/.* inet \\([^/]*\\).*/\\1/'"))
 		if got := n.fetch(k, ip); got != "from-other\n" {
-			t.Errorf("over %s, to %s: %q", dev, ip, got)
+			n.Errorf("over %s, to %s: %q", dev, ip, got)
 		}
 	}
 }

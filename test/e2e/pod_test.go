@@ -45,29 +45,32 @@ func TestPodHasItsOwnKernelAndTheCNIsAddress(t *testing.T) {
 }
 
 func TestContainersOfAPodShareNetworkAndReachTheNode(t *testing.T) {
-	n := newNode(t)
-	p := n.pod()
+	eachWay(t, testContainersOfAPodShareNetworkAndReachTheNode)
+}
+
+func testContainersOfAPodShareNetworkAndReachTheNode(n *node, way func(*runtime.PodSandboxConfig)) {
+	p := n.pod(way)
 	web := n.container(p, testpod.ContainerConfig("web",
 		"mkdir -p /www && echo from-web > /www/index.html && exec httpd -f -p 8080 -h /www"))
 	client := n.container(p, testpod.ContainerConfig("client", "echo ready; exec sleep 1000"))
 	n.waitLog(client, "ready")
 	fetch := "for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -O - http://%/ && exit 0; sleep 1; done; exit 1"
 	if out := n.exec(client, strings.ReplaceAll(fetch, "%", "127.0.0.1:8080")); out != "from-web\n" {
-		t.Errorf("over localhost the client got %q", out)
+		n.Errorf("over localhost the client got %q", out)
 	}
 	ip, err := p.IP(n.ctx)
 	if err != nil {
-		t.Fatal(err)
+		n.Fatal(err)
 	}
 	http := http.Client{Timeout: 10 * time.Second}
 	resp, err := http.Get("http://" + net.JoinHostPort(ip, "8080") + "/")
 	if err != nil {
-		t.Fatalf("the node cannot reach the pod: %v", err)
+		n.Fatalf("the node cannot reach the pod: %v", err)
 	}
 	resp.Body.Close()
 	n.exec(client, "ping -c 1 -W 5 $(ip route | awk '/^default/ {print $3}')")
 	if err := web.Stop(n.ctx, 1); err != nil {
-		t.Errorf("stop: %v", err)
+		n.Errorf("stop: %v", err)
 	}
 }
 

@@ -44,7 +44,7 @@ func (inv Inventory) Since(before Inventory) []string {
 }
 
 // runtimeProcesses are the commands of what a runtime starts, as proc_pid_comm(5) shortens them.
-var runtimeProcesses = []string{"containerd-shim", "krun-runner", "libkrun VM"}
+var runtimeProcesses = []string{"containerd-shim", "krun-runner", "krun-vnet", "libkrun VM"}
 
 func processes(inv Inventory) error {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")

@@ -78,13 +78,17 @@ type counters struct{ queries, malformed, answered, refused, failed, overload, l
 // Stats is what a Resolver has counted.
 type Stats struct {
 	// Queries are all; each was counted once more in one of the next five.
-	Queries uint64
+	Queries uint64 `json:"queries"`
 	// Malformed are those that were no query of one question, Answered those with an answer of the nameservers,
 	// Refused those for a name that the policy has not, Failed those that the nameservers did not answer or for which
 	// no more addresses could be opened, and Overload those that were left without an answer.
-	Malformed, Answered, Refused, Failed, Overload uint64
+	Malformed uint64 `json:"malformed"`
+	Answered  uint64 `json:"answered"`
+	Refused   uint64 `json:"refused"`
+	Failed    uint64 `json:"failed"`
+	Overload  uint64 `json:"overload"`
 	// LeftOut are addresses in answers that no name may stand for, such as a loopback's.
-	LeftOut uint64
+	LeftOut uint64 `json:"leftOut"`
 }
 
 // Stats reports what was counted.

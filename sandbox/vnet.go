@@ -1,0 +1,249 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/log"
+	"golang.org/x/time/rate"
+
+	"krun.dev/krunpod/vnet"
+)
+
+// VNet is what frames pass on their way between the CNI's interfaces and the guest's.
+type VNet struct {
+	// Policy holds the pod's annotations that say what may pass (policy.Parse); without any, everything may that the guest
+	// does not forge.
+	Policy map[string]string `json:"policy,omitempty"`
+	// Nameservers are asked for the names in Policy; none if there are none.
+	Nameservers []netip.AddrPort `json:"nameservers,omitempty"`
+}
+
+const (
+	// vnetPatience bounds the time to the first report, and that to the end after standard input is closed.
+	vnetPatience = 30 * time.Second
+	vnetGoodbye  = 3 * time.Second
+	// maxReport bounds a line of what the process says, in bytes: a report has up to 512 names of 255.
+	maxReport = 512 << 10
+)
+
+// vnetProcess carries a pod's frames (cmd/krun-vnet). Its parser reads what the guest sends, so what it says is looked at like a
+// guest's words.
+type vnetProcess struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	last  tail
+	// carries is closed with the first report, done when the process has ended.
+	carries, done chan struct{}
+	// err is valid once done is closed.
+	err   error
+	close func()
+}
+
+// startVNet starts the process, if the pod has a vnet and interfaces for it, in the pod's network namespace and in cgroup.
+func (s *Sandbox) startVNet(cgroup *os.File) error {
+	if s.spec.VNet == nil || s.state.Bridge == nil || len(s.state.Bridge.Interfaces) == 0 {
+		return nil
+	}
+	input, err := s.vnetConfig()
+	if err != nil {
+		return err
+	}
+	v := &vnetProcess{cmd: command(s.cfg.VNet, cgroup), carries: make(chan struct{}), done: make(chan struct{})}
+	stdin, config, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start the vnet: %w", err)
+	}
+	defer stdin.Close()
+	v.cmd.Stdin, v.stdin = stdin, config
+	v.cmd.Stdout = &lines{each: v.reports(s.dir.traffic()), failed: v.fail}
+	v.cmd.Stderr = &lines{each: v.words(s.spec.ID), failed: v.fail}
+	err = onThread(func() error {
+		if err := enterNetNS(s.spec.NetNS); err != nil {
+			return err
+		}
+		return v.cmd.Start()
+	})
+	if err != nil {
+		config.Close()
+		return fmt.Errorf("start the vnet %s: %w", s.cfg.VNet, err)
+	}
+	v.close = sync.OnceFunc(v.end)
+	s.vnet = v
+	go func() {
+		defer close(v.done)
+		v.err = v.cmd.Wait()
+	}()
+	if err := setOOMScore(v.cmd.Process.Pid); err != nil {
+		return err
+	}
+	// A process that ends before it has read all of it says why, to waitCarries.
+	if err := config.SetWriteDeadline(time.Now().Add(vnetPatience)); err != nil {
+		return fmt.Errorf("configure the vnet: %w", err)
+	}
+	if _, err := config.Write(append(input, '\n')); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("configure the vnet: %w", err)
+	}
+	return nil
+}
+
+// vnetConfig is the configuration as the process reads it.
+func (s *Sandbox) vnetConfig() ([]byte, error) {
+	c := &vnet.Config{Policy: s.spec.VNet.Policy, Nameservers: s.spec.VNet.Nameservers, Root: s.dir.vnetRoot()}
+	for _, p := range s.state.Bridge.Interfaces {
+		l := vnet.Link{Guest: p.Tap, Network: p.Interface.Name, MAC: net.HardwareAddr(p.Interface.Mac).String()}
+		for _, text := range p.Interface.Addresses {
+			prefix, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, fmt.Errorf("address of interface %s: %w", l.Network, err)
+			}
+			l.Addresses = append(l.Addresses, prefix.Addr())
+		}
+		c.Links = append(c.Links, l)
+	}
+	return json.Marshal(c)
+}
+
+// waitCarries returns when frames are carried.
+func (v *vnetProcess) waitCarries(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, vnetPatience, fmt.Errorf("the vnet does not carry frames after %v", vnetPatience))
+	defer cancel()
+	select {
+	case <-v.carries:
+		return nil
+	case <-v.done:
+		return v.cause()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// follow ends the VM with the process, without which it has no network, and the process with the VM.
+func (v *vnetProcess) follow(r *runner) {
+	select {
+	case <-v.done:
+		_ = r.kill(EndNetwork)
+	case <-r.done:
+		v.close()
+	}
+}
+
+// cause is why the process ended; valid once done is closed.
+func (v *vnetProcess) cause() error {
+	err := fmt.Errorf("the process that carries the pod's frames (krun-vnet) ended: %v", v.err)
+	if said := lastLines(v.last.String()); said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}
+
+// end asks the process to end, and kills it if it does not.
+func (v *vnetProcess) end() {
+	v.stdin.Close()
+	select {
+	case <-v.done:
+	case <-time.After(vnetGoodbye):
+		_ = v.cmd.Process.Kill()
+		<-v.done
+	}
+}
+
+// reports keeps the last report in the file at path.
+func (v *vnetProcess) reports(path string) func(line []byte) error {
+	var before []byte
+	first := sync.OnceFunc(func() { close(v.carries) })
+	return func(line []byte) error {
+		r, err := vnet.ReadReport(line)
+		if err != nil {
+			return err
+		}
+		first()
+		if bytes.Equal(line, before) {
+			return nil
+		}
+		before = bytes.Clone(line)
+		data, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		// A report that cannot be written is no reason to end a pod.
+		if err := writeFile(path, data); err != nil {
+			log.L.WithError(err).Warn("what the vnet has counted cannot be kept")
+		}
+		return nil
+	}
+}
+
+// words logs what the process says, which is what the guest makes it say.
+func (v *vnetProcess) words(id string) func(line []byte) error {
+	limit := rate.NewLimiter(1, 16)
+	return func(line []byte) error {
+		_, _ = v.last.Write(append(line, '\n'))
+		if !limit.Allow() {
+			return nil
+		}
+		entry := log.L.WithField("sandbox", id)
+		var said struct{ Msg, Name string }
+		if err := json.Unmarshal(line, &said); err == nil && said.Msg != "" {
+			entry.WithField("name", clip(said.Name, maxStageName*4)).Info(clip(said.Msg, maxStageName*4))
+		} else {
+			entry.Warn("krun-vnet: " + clip(string(line), tailSize))
+		}
+		return nil
+	}
+}
+
+// fail kills a process that says what cannot be.
+func (v *vnetProcess) fail(err error) {
+	_, _ = fmt.Fprintln(&v.last, "it said what it cannot:", err)
+	_ = v.cmd.Process.Kill()
+}
+
+// lines calls each with every whole line that is written to it, and failed once, with its error or for a line that is too long.
+type lines struct {
+	each   func(line []byte) error
+	failed func(error)
+	rest   []byte
+}
+
+var errLongLine = errors.New("a line has no end")
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(l.rest, []byte{'\n'})
+		if !ok {
+			break
+		}
+		if err := l.each(line); err != nil {
+			l.failed(err)
+			return 0, err
+		}
+		l.rest = rest
+	}
+	if len(l.rest) > maxReport {
+		l.failed(errLongLine)
+		return 0, errLongLine
+	}
+	return len(p), nil
+}
+
+// LoadTraffic reads what the vnet of the sandbox in directory path has counted; fs.ErrNotExist without one.
+func LoadTraffic(path string) (*vnet.Report, error) {
+	data, err := os.ReadFile(dir(path).traffic())
+	if err != nil {
+		return nil, err
+	}
+	return vnet.ReadReport(data)
+}

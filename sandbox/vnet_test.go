@@ -1,0 +1,78 @@
+package sandbox
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+func TestLinesAreWholeAndBounded(t *testing.T) {
+	var got []string
+	var failure error
+	l := &lines{each: func(line []byte) error {
+		got = append(got, string(line))
+		if string(line) == "bad" {
+			return errors.New("bad line")
+		}
+		return nil
+	}, failed: func(err error) { failure = err }}
+	for _, p := range []string{"a", "b\nc\n\nd", "\n"} {
+		if n, err := l.Write([]byte(p)); n != len(p) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if strings.Join(got, ",") != "ab,c,,d" || failure != nil {
+		t.Errorf("%q, %v", got, failure)
+	}
+	if _, err := l.Write(make([]byte, maxReport+1)); !errors.Is(err, errLongLine) || !errors.Is(failure, errLongLine) {
+		t.Errorf("a line without an end: %v, %v", err, failure)
+	}
+	l.rest = nil
+	if _, err := l.Write([]byte("bad\n")); err == nil || failure.Error() != "bad line" {
+		t.Errorf("a line that is refused: %v, %v", err, failure)
+	}
+}
+
+// What the process says is kept as far as it is a report; otherwise the process is killed, and the cause tells.
+func TestReportsAreKeptAndAProcessThatSaysOtherThingsIsKilled(t *testing.T) {
+	d := dir(t.TempDir())
+	v := &vnetProcess{cmd: exec.Command("cat"), carries: make(chan struct{}), done: make(chan struct{})}
+	out := &lines{each: v.reports(d.traffic()), failed: v.fail}
+	stdin, err := v.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.cmd.Stdout = out
+	if err := v.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadTraffic(string(d)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("before the first report: %v", err)
+	}
+	say := func(text string) {
+		t.Helper()
+		if _, err := stdin.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(`{"links": [{"interface": "eth0", "connections": 7}]}` + "\n")
+	<-v.carries
+	say("hello\n")
+	v.err = v.cmd.Wait()
+	close(v.done)
+	if r, err := LoadTraffic(string(d)); err != nil || r.Links[0].Connections != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := v.waitCarries(t.Context()); err != nil && !strings.Contains(err.Error(), "vnet report") {
+		t.Error(err)
+	}
+	if cause := v.cause().Error(); !strings.Contains(cause, "killed") || !strings.Contains(cause, "vnet report: invalid character") {
+		t.Errorf("the cause is %s", cause)
+	}
+	if _, err := os.Stat(d.traffic() + ".new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a half written report: %v", err)
+	}
+}
