@@ -20,8 +20,9 @@ import (
 type report struct {
 	Handlers map[string]*samples `json:"handlers"`
 	// Ratio is krun's median divided by runc's.
-	Ratio   map[string]float64   `json:"ratio"`
-	Network map[string]netResult `json:"network,omitempty"`
+	Ratio map[string]float64 `json:"ratio"`
+	// Network is by way and measurement.
+	Network map[string]map[string]float64 `json:"network,omitempty"`
 }
 
 type samples struct {
@@ -39,6 +40,13 @@ type samples struct {
 }
 
 func main() {
+	if role := os.Getenv(roleEnv); role != "" {
+		if err := client(role, os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	rounds := flag.Int("rounds", 5, "pods of each handler")
 	crowd := flag.Int("crowd", 8, "idle pods at a time of each handler, for the memory of each (0: none)")
 	withNet := flag.Bool("network", true, "measure the network too")
@@ -82,11 +90,11 @@ func run(rounds, crowd int, withNet bool, file string) error {
 		}
 	}
 	if withNet {
-		r.Network = map[string]netResult{}
-		for _, handler := range []string{"runc", "krun"} {
-			fmt.Fprintf(os.Stderr, "network: %s\n", handler)
-			if r.Network[handler], err = network(ctx, client, handler); err != nil {
-				return fmt.Errorf("network of %s: %w", handler, err)
+		r.Network = map[string]map[string]float64{}
+		for _, w := range ways {
+			fmt.Fprintf(os.Stderr, "network: %s\n", w.name)
+			if r.Network[w.name], err = network(ctx, client, w); err != nil {
+				return fmt.Errorf("network of %s: %w", w.name, err)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -16,15 +17,44 @@ import (
 	"krun.dev/krunpod/test/testpod"
 )
 
-// netResult is what a pod's network gives between it and the node, over the CNI's bridge.
-type netResult struct {
-	// Mbit/s of TCP by iperf3, one stream.
-	Send4    float64 `json:"sendIPv4Mbit"`
-	Receive4 float64 `json:"receiveIPv4Mbit"`
-	Send6    float64 `json:"sendIPv6Mbit"`
-	Receive6 float64 `json:"receiveIPv6Mbit"`
-	// Ping is the mean round trip of ICMP echo, in milliseconds.
-	Ping float64 `json:"pingMs"`
+// way is a pod whose network is measured.
+type way struct {
+	name, handler string
+	annotations   map[string]string
+}
+
+// ways are what is compared: runc, a redirect in the kernel, the vnet without a policy and with one.
+var ways = []way{
+	{"runc", "runc", nil},
+	{"tap", "krun", map[string]string{"krun.dev/network": "tap"}},
+	{"vnet", "krun", map[string]string{"krun.dev/network": "vnet"}},
+	{"policy", "krun", map[string]string{"krun.dev/network-policy": "allow egress 10.0.0.0/8; allow egress fd00::/8; deny egress any"}},
+}
+
+// measurement is one thing that a network is asked for, from a pod.
+type measurement struct {
+	name, unit string
+	of         func(ctx context.Context, k *testpod.Container) (float64, error)
+}
+
+// measurements are between a pod and the node, over the CNI's bridge.
+func measurements() (all []measurement) {
+	for _, streams := range []int{1, 8} {
+		for _, v6 := range []bool{false, true} {
+			for _, reverse := range []bool{false, true} {
+				t := transfer{streams, v6, reverse}
+				all = append(all, measurement{t.String(), "Mbit/s", t.run})
+			}
+		}
+	}
+	return append(all,
+		measurement{"requests on a connection", "1/s", func(ctx context.Context, k *testpod.Container) (float64, error) {
+			return exchange(ctx, k, roleRequests)
+		}},
+		measurement{"connections, one after the other", "1/s", func(ctx context.Context, k *testpod.Container) (float64, error) {
+			return exchange(ctx, k, roleConnects)
+		}},
+		measurement{"ping, mean", "ms", ping})
 }
 
 const (
@@ -34,30 +64,51 @@ const (
 	iperfInPod = "/host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu /host/bin/iperf3"
 )
 
-// network measures one pod of a handler.
-func network(ctx context.Context, client *testpod.Client, handler string) (r netResult, err error) {
-	p, err := client.Run(ctx, handler, client.PodConfig("net"))
+// network measures one pod, by the names of the measurements.
+func network(ctx context.Context, client *testpod.Client, w way) (r map[string]float64, err error) {
+	self, err := os.Executable()
 	if err != nil {
-		return r, err
+		return nil, err
+	}
+	pod := client.PodConfig("net")
+	pod.Annotations = w.annotations
+	p, err := client.Run(ctx, w.handler, pod)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.Remove(context.WithoutCancel(ctx))) }()
 	config := testpod.ContainerConfig("net", "exec sleep 100000")
-	config.Mounts = []*runtime.Mount{{HostPath: "/usr", ContainerPath: "/host", Readonly: true}}
+	config.Mounts = []*runtime.Mount{
+		{HostPath: "/usr", ContainerPath: "/host", Readonly: true}, {HostPath: self, ContainerPath: benchInPod, Readonly: true},
+	}
 	k, err := p.Run(ctx, config)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	for _, m := range []struct {
-		to   *float64
-		args string
-		v6   bool
-	}{{&r.Send4, "", false}, {&r.Receive4, "-R", false}, {&r.Send6, "", true}, {&r.Receive6, "-R", true}} {
-		if *m.to, err = throughput(ctx, k, m.args, m.v6); err != nil {
-			return r, err
+	r = map[string]float64{}
+	for _, m := range measurements() {
+		if r[m.name], err = m.of(ctx, k); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	r.Ping, err = ping(ctx, k)
-	return r, err
+	return r, nil
+}
+
+// transfer is a run of iperf3.
+type transfer struct {
+	streams     int
+	v6, reverse bool
+}
+
+func (t transfer) String() string {
+	family, direction := "IPv4", "pod to node"
+	if t.v6 {
+		family = "IPv6"
+	}
+	if t.reverse {
+		direction = "node to pod"
+	}
+	return fmt.Sprintf("TCP, %s, %s, streams: %d", direction, family, t.streams)
 }
 
 // gateway is the node's address on the bridge as the pod sees it.
@@ -73,8 +124,8 @@ func gateway(ctx context.Context, k *testpod.Container, v6 bool) (string, error)
 	return out, err
 }
 
-func throughput(ctx context.Context, k *testpod.Container, args string, v6 bool) (float64, error) {
-	gw, err := gateway(ctx, k, v6)
+func (t transfer) run(ctx context.Context, k *testpod.Container) (float64, error) {
+	gw, err := gateway(ctx, k, t.v6)
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +140,12 @@ func throughput(ctx context.Context, k *testpod.Container, args string, v6 bool)
 	if err := listening(ctx, net.JoinHostPort(gw, iperfPort)); err != nil {
 		return 0, err
 	}
-	out, err := output(ctx, k, fmt.Sprintf("%s --client %s --port %s --time %s --json %s", iperfInPod, gw, iperfPort, iperfSeconds, args))
+	args := ""
+	if t.reverse {
+		args = "--reverse"
+	}
+	out, err := output(ctx, k, fmt.Sprintf("%s --client %s --port %s --time %s --parallel %d --json %s", iperfInPod, gw, iperfPort, iperfSeconds,
+		t.streams, args))
 	if err != nil {
 		return 0, err
 	}
@@ -143,17 +199,18 @@ func (r *report) printNetwork() {
 	if len(r.Network) == 0 {
 		return
 	}
-	fmt.Fprintln(os.Stdout, "\nnetwork, pod and node over the bridge   runc        krun")
-	a, b := r.Network["runc"], r.Network["krun"]
-	for _, row := range []struct {
-		name string
-		a, b float64
-		unit string
-	}{
-		{"TCP, pod to node, IPv4", a.Send4, b.Send4, "Mbit/s"}, {"TCP, node to pod, IPv4", a.Receive4, b.Receive4, "Mbit/s"},
-		{"TCP, pod to node, IPv6", a.Send6, b.Send6, "Mbit/s"}, {"TCP, node to pod, IPv6", a.Receive6, b.Receive6, "Mbit/s"},
-		{"ping", a.Ping, b.Ping, "ms"},
-	} {
-		fmt.Printf("  %-28s %12.2f %11.2f  %s\n", row.name, row.a, row.b, row.unit)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "\nnetwork, pod and node over the bridge\t")
+	for _, way := range ways {
+		fmt.Fprintf(w, "%s\t", way.name)
 	}
+	fmt.Fprintln(w, "\t")
+	for _, m := range measurements() {
+		fmt.Fprintf(w, "%s\t", m.name)
+		for _, way := range ways {
+			fmt.Fprintf(w, "%.1f\t", r.Network[way.name][m.name])
+		}
+		fmt.Fprintf(w, "%s\t\n", m.unit)
+	}
+	w.Flush()
 }
