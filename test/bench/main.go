@@ -47,18 +47,22 @@ func main() {
 		}
 		return
 	}
-	rounds := flag.Int("rounds", 5, "pods of each handler")
+	rounds := flag.Int("rounds", 5, "pods of each handler (0: none)")
 	crowd := flag.Int("crowd", 8, "idle pods at a time of each handler, for the memory of each (0: none)")
-	withNet := flag.Bool("network", true, "measure the network too")
+	net := flag.String("network", ".", "what to measure of the network, as a regular expression (empty: nothing)")
 	file := flag.String("json", "bench.json", "file for the report")
 	flag.Parse()
-	if err := run(*rounds, *crowd, *withNet, *file); err != nil {
+	if err := run(*rounds, *crowd, *net, *file); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds, crowd int, withNet bool, file string) error {
+func run(rounds, crowd int, net, file string) error {
+	measured, err := measurements(net)
+	if err != nil {
+		return err
+	}
 	logs, err := os.MkdirTemp("", "krunpod-bench-")
 	if err != nil {
 		return err
@@ -70,7 +74,7 @@ func run(rounds, crowd int, withNet bool, file string) error {
 	}
 	defer client.Close()
 	r := report{Handlers: map[string]*samples{"runc": {}, "krun": {}}, Ratio: map[string]float64{}}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+crowd+2)*4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+crowd+6)*4*time.Minute)
 	defer cancel()
 	for i := range rounds {
 		// Alternately, so that a machine that slows down slows both.
@@ -89,17 +93,19 @@ func run(rounds, crowd int, withNet bool, file string) error {
 			}
 		}
 	}
-	if withNet {
+	if len(measured) > 0 {
 		r.Network = map[string]map[string]float64{}
 		for _, w := range ways {
 			fmt.Fprintf(os.Stderr, "network: %s\n", w.name)
-			if r.Network[w.name], err = network(ctx, client, w); err != nil {
+			if r.Network[w.name], err = network(ctx, client, w, measured); err != nil {
 				return fmt.Errorf("network of %s: %w", w.name, err)
 			}
 		}
 	}
-	r.print()
-	r.printNetwork()
+	if rounds > 0 {
+		r.print()
+	}
+	r.printNetwork(measured)
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -37,8 +39,17 @@ type measurement struct {
 	of         func(ctx context.Context, k *testpod.Container) (float64, error)
 }
 
-// measurements are between a pod and the node, over the CNI's bridge.
-func measurements() (all []measurement) {
+// measurements are those between a pod and the node, over the CNI's bridge, whose names match a regular expression; none do if that
+// is empty.
+func measurements(expression string) ([]measurement, error) {
+	which, err := regexp.Compile(expression)
+	if err != nil || expression == "" {
+		return nil, err
+	}
+	return slices.DeleteFunc(allMeasurements(), func(m measurement) bool { return !which.MatchString(m.name) }), nil
+}
+
+func allMeasurements() (all []measurement) {
 	for _, streams := range []int{1, 8} {
 		for _, v6 := range []bool{false, true} {
 			for _, reverse := range []bool{false, true} {
@@ -65,7 +76,7 @@ const (
 )
 
 // network measures one pod, by the names of the measurements.
-func network(ctx context.Context, client *testpod.Client, w way) (r map[string]float64, err error) {
+func network(ctx context.Context, client *testpod.Client, w way, measured []measurement) (r map[string]float64, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -86,7 +97,7 @@ func network(ctx context.Context, client *testpod.Client, w way) (r map[string]f
 		return nil, err
 	}
 	r = map[string]float64{}
-	for _, m := range measurements() {
+	for _, m := range measured {
 		if r[m.name], err = m.of(ctx, k); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
@@ -195,7 +206,7 @@ func output(ctx context.Context, k *testpod.Container, script string) (string, e
 	return strings.TrimSpace(out), err
 }
 
-func (r *report) printNetwork() {
+func (r *report) printNetwork(measured []measurement) {
 	if len(r.Network) == 0 {
 		return
 	}
@@ -205,7 +216,7 @@ func (r *report) printNetwork() {
 		fmt.Fprintf(w, "%s\t", way.name)
 	}
 	fmt.Fprintln(w, "\t")
-	for _, m := range measurements() {
+	for _, m := range measured {
 		fmt.Fprintf(w, "%s\t", m.name)
 		for _, way := range ways {
 			fmt.Fprintf(w, "%.1f\t", r.Network[way.name][m.name])
