@@ -18,9 +18,10 @@ var examples = map[string]func(*side){
 	},
 	"sandbox.yaml": func(s *side) {
 		s.ready("sandbox")
-		out, errs, err := s.try("id -u; touch /tmp/x && echo written; touch /x 2>/dev/null || echo read-only; ls /var/run/secrets 2>/dev/null || echo no token\n",
+		out, errs, err := s.try("id -u; touch /tmp/x && echo written; touch /x 2>/dev/null || echo read-only; ls /var/run/secrets 2>/dev/null || echo no token\n"+
+			"nc -w 5 192.0.2.1 443 </dev/null 2>&1 | grep -o 'Connection refused'\n",
 			"exec", "-i", "sandbox", "--", "sh")
-		if want := "10000\nwritten\nread-only\nno token\n"; err != nil || out != want {
+		if want := "10000\nwritten\nread-only\nno token\nConnection refused\n"; err != nil || out != want {
 			s.Errorf("the sandbox says %q, want %q: %v %s", out, want, err, errs)
 		}
 	},

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,24 +52,30 @@ type side struct {
 	node  string
 	scope string
 	seen  compare.Seen
+	// way is krun.dev/network of its pods.
+	way string
 }
 
 // under runs look under runc and under krun, and fails for each difference in what it saw that is not in the table. Most of a
-// look is waiting, so both run beside each other, and beside other tests.
-func under(t *testing.T, scope string, look func(*side)) {
+// look is waiting, so both run beside each other, and beside other tests. It runs once more under krun for each further way into the
+// network (krun.dev/network).
+func under(t *testing.T, scope string, look func(*side), ways ...string) {
 	t.Helper()
 	t.Parallel()
 	table, err := compare.Parse(differences)
 	if err != nil {
 		t.Fatal(err)
 	}
-	runc, krun := compare.Seen{}, compare.Seen{}
+	runc, others := compare.Seen{}, map[string]compare.Seen{"krun": {}}
+	for _, way := range ways {
+		others["krun-"+way] = compare.Seen{}
+	}
 	// It runs when both have ended.
 	t.Cleanup(func() {
 		if t.Failed() {
 			return
 		}
-		unknown, stale := table.Of(scope).Check(runc, map[string]compare.Seen{"krun": krun})
+		unknown, stale := table.Of(scope).Check(runc, others)
 		for _, d := range unknown {
 			t.Errorf("not as under runc, and not in differences.txt: %s", d)
 		}
@@ -76,13 +84,18 @@ func under(t *testing.T, scope string, look func(*side)) {
 		}
 		t.Logf("%d things compared under %s", len(runc), scope)
 	})
-	for handler, seen := range map[string]compare.Seen{"runc": runc, "krun": krun} {
-		t.Run(handler, func(t *testing.T) {
+	one := func(name string, seen compare.Seen) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			handler, way, _ := strings.Cut(name, "-")
 			s := newSide(t, scope, handler)
-			s.seen = seen
+			s.seen, s.way = seen, cmp.Or(way, s.way)
 			look(s)
 		})
+	}
+	one("runc", runc)
+	for name, seen := range others {
+		one(name, seen)
 	}
 }
 
@@ -123,12 +136,15 @@ func (s *side) spread() {
 	s.node = ""
 }
 
+// serial tells namespaces apart that are made in the same second.
+var serial atomic.Uint32
+
 // newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node.
 func newSide(t *testing.T, scope, handler string) *side {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	t.Cleanup(cancel)
-	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("e2e-%s-%s-%d", scope, handler, time.Now().Unix()%1e6), seen: compare.Seen{}}
+	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("e2e-%s-%s-%d-%d", scope, handler, time.Now().Unix()%1e6, serial.Add(1)), seen: compare.Seen{}, way: "tap"}
 	s.must("create", "namespace", s.ns)
 	s.node = s.choose(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
 	s.must("annotate", "namespace", s.ns, nodeSelector+"=kubernetes.io/hostname="+s.node)
@@ -192,7 +208,8 @@ func (s *side) exit(err error) int {
 	return 0
 }
 
-// apply creates what the manifests say; RUNTIME stands for the RuntimeClass and IMAGE and HELPER for images with a shell.
+// apply creates what the manifests say; RUNTIME stands for the RuntimeClass, NETWORK for the annotation that chooses the
+// way into the network, and IMAGE and HELPER for images with a shell.
 func (s *side) apply(manifests string) {
 	s.Helper()
 	if _, errs, err := s.try(s.fill(manifests), "apply", "-f", "-"); err != nil {
@@ -201,7 +218,7 @@ func (s *side) apply(manifests string) {
 }
 
 func (s *side) fill(manifests string) string {
-	return strings.NewReplacer("RUNTIME", s.handler, "IMAGE", image, "HELPER", helper).Replace(manifests)
+	return strings.NewReplacer("RUNTIME", s.handler, "NETWORK", "krun.dev/network: "+s.way, "IMAGE", image, "HELPER", helper).Replace(manifests)
 }
 
 // ready waits until a pod is.

@@ -17,7 +17,7 @@ spec:
   replicas: 2
   selector: {matchLabels: {app: web}}
   template:
-    metadata: {labels: {app: web}}
+    metadata: {labels: {app: web}, annotations: {NETWORK}}
     spec:
       runtimeClassName: RUNTIME
       topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}]
@@ -48,7 +48,7 @@ spec:
 const client = `
 apiVersion: v1
 kind: Pod
-metadata: {name: client}
+metadata: {name: client, annotations: {NETWORK}}
 spec:
   runtimeClassName: RUNTIME
   terminationGracePeriodSeconds: 1
@@ -107,5 +107,5 @@ func TestServices(t *testing.T) {
 			answers[strings.TrimSpace(string(body))]++
 		}
 		check("node-port-from-outside", answers)
-	})
+	}, "vnet")
 }
