@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/containerd/cgroups/v3"
@@ -95,14 +96,16 @@ func (a *app) checkRoot(context.Context) result {
 	return result{Name: "privileges", OK: true, Detail: "running as root"}
 }
 
+func (a *app) binaries() []string { return []string{a.cfg.Runner, a.cfg.Agent, a.cfg.VNet} }
+
 func (a *app) checkFiles(context.Context) result {
-	for _, p := range []string{a.cfg.Runner, a.cfg.Agent} {
+	for _, p := range a.binaries() {
 		if err := unix.Access(p, unix.X_OK); err != nil {
 			return result{Name: "binaries", Detail: fmt.Sprintf("%s: %v", p, err),
-				Remedy: "install krunpod, or set runner and agent in the configuration"}
+				Remedy: "install krunpod, or set runner, agent and vnet in the configuration"}
 		}
 	}
-	return result{Name: "binaries", OK: true, Detail: a.cfg.Runner + ", " + a.cfg.Agent}
+	return result{Name: "binaries", OK: true, Detail: strings.Join(a.binaries(), ", ")}
 }
 
 func (a *app) checkCgroup(context.Context) result {
