@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -49,7 +50,8 @@ func (a *app) net() *cobra.Command {
 func printTraffic(out io.Writer, t traffic) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, key := range slices.Sorted(maps.Keys(t.Policy)) {
-		fmt.Fprintf(w, "%s:\t%s\n", key, t.Policy[key])
+		statements := strings.Split(strings.TrimSpace(t.Policy[key]), "\n")
+		fmt.Fprintf(w, "%s:\t%s\n", key, strings.Join(statements, "; "))
 	}
 	if t.Resolver != nil {
 		fmt.Fprintf(w, "nameservers:\t%v\nopen addresses:\t%d\n", t.Nameservers, t.OpenAddresses)
