@@ -363,14 +363,20 @@ func TestNobodySpeaksAsTheGuest(t *testing.T) {
 		frame []byte
 		want  Cause
 	}{
-		"ARP request":                       {ARP(t, Peer4.MAC, packet.ARPRequest, Peer4, Guest4), passed},
-		"ARP with the guest's address":      {ARP(t, Peer4.MAC, packet.ARPReply, as(Guest4), Guest4), Forged},
-		"solicitation of the guest":         {ND(t, Peer6, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC), passed},
-		"advertisement of another":          {ND(t, Peer6, Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC), passed},
-		"advertisement of the guest's":      {ND(t, Peer6, group, packet.ICMPv6NeighborAdv, Guest6.Addr, Peer6.MAC), Forged},
-		"router advertisement":              {ND(t, Peer6, group, packet.ICMPv6RouterAdvert, netip.Addr{}, Peer6.MAC), passed},
-		"TCP with the guest's address":      {IP(t, as(Guest4), Guest4, TCP(1, 2, "S")), SpoofedAddress},
-		"TCP with the guest's hardware":     {IP(t, Host{MAC: Guest4.MAC, Addr: Peer4.Addr}, Guest4, TCP(1, 2, "S")), SpoofedMAC},
+		"ARP request":                  {ARP(t, Peer4.MAC, packet.ARPRequest, Peer4, Guest4), passed},
+		"ARP with the guest's address": {ARP(t, Peer4.MAC, packet.ARPReply, as(Guest4), Guest4), Forged},
+		"solicitation of the guest":    {ND(t, Peer6, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC), passed},
+		"advertisement of another":     {ND(t, Peer6, Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC), passed},
+		"advertisement of the guest's": {ND(t, Peer6, group, packet.ICMPv6NeighborAdv, Guest6.Addr, Peer6.MAC), Forged},
+		"router advertisement":         {ND(t, Peer6, group, packet.ICMPv6RouterAdvert, netip.Addr{}, Peer6.MAC), passed},
+		"TCP with the guest's address": {IP(t, as(Guest4), Guest4, TCP(1, 2, "S")), SpoofedAddress},
+		// A bridge turns round what the guest sent to a Service and is for the guest itself, with another address.
+		"TCP that was sent back":            {IP(t, Host{MAC: Guest4.MAC, Addr: Peer4.Addr}, Guest4, TCP(1, 2, "S")), passed},
+		"… as the guest":                    {IP(t, Guest4, Guest4, TCP(1, 2, "S")), SpoofedAddress},
+		"ARP that was sent back":            {ARP(t, Guest4.MAC, packet.ARPRequest, Guest4, Peer4), SpoofedMAC},
+		"ARP with the guest's hardware":     {ARP(t, Guest4.MAC, packet.ARPReply, Peer4, Guest4), SpoofedMAC},
+		"neighbour of the guest's hardware": {ND(t, Host{MAC: Guest6.MAC, Addr: Peer6.Addr}, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC), SpoofedMAC},
+		"a group's from the guest's":        {IP(t, Host{MAC: Guest4.MAC, Addr: Peer4.Addr}, Host{MAC: packet.MAC{1, 0, 0x5e, 0, 0, 1}, Addr: netip.MustParseAddr("224.0.0.1")}, Data("x")), SpoofedMAC},
 		"UDP to the subnet":                 {IP(t, Peer4, everybody, UDP(1, 2)), passed},
 		"UDP to a group":                    {IP(t, Peer6, group, UDP(1, 2)), passed},
 		"UDP to another in a group's frame": {IP(t, Peer6, Host{MAC: group.MAC, Addr: netip.MustParseAddr("fd00::3")}, UDP(1, 2)), NotAddressed},

@@ -19,13 +19,20 @@ func (f *Firewall) owns(a netip.Addr) bool {
 
 // checkSender looks at the hardware addresses.
 func (f *Firewall) checkSender(d policy.Direction, p *packet.Packet) Cause {
-	if (p.Source == f.mac) != (d == policy.Egress) {
+	if (p.Source == f.mac) != (d == policy.Egress) && !f.sentBack(d, p) {
 		return SpoofedMAC
 	}
 	if d == policy.Ingress && p.Destination != f.mac && !p.Destination.Multicast() {
 		return NotAddressed
 	}
 	return passed
+}
+
+// sentBack reports whether the network may have sent p back to the guest: a bridge whose packets the node's netfilter translates
+// (net.bridge.bridge-nf-call-iptables, which Kubernetes asks for) leaves the hardware address of the sender on what it turns round,
+// such as a connection of a pod to itself through a Service. What it turns round as it was, a group's frame, is not for the guest.
+func (f *Firewall) sentBack(d policy.Direction, p *packet.Packet) bool {
+	return d == policy.Ingress && p.Destination == f.mac && p.Kind != packet.KindARP && !linkMessage(p)
 }
 
 // checkAddresses looks at the addresses of an IP packet that is no message of the link.
