@@ -89,7 +89,7 @@ func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *b
 			retErr = errors.Join(retErr, shimlib.RemoveSocket(socket.address))
 		}
 	}()
-	cmd, err := serveCommand(ctx, params, configPath, started)
+	cmd, err := serveCommand(ctx, params, socket.address, configPath, started)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,8 @@ func newSocket(ctx context.Context, params *bootapi.BootstrapParams, group strin
 }
 
 // serveCommand is this binary again, as the process that serves the socket.
-func serveCommand(ctx context.Context, params *bootapi.BootstrapParams, configPath string, started time.Time) (*exec.Cmd, error) {
+func serveCommand(ctx context.Context, params *bootapi.BootstrapParams, address, configPath string,
+	started time.Time) (*exec.Cmd, error) {
 	ns, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return nil, err
@@ -186,7 +187,8 @@ func serveCommand(ctx context.Context, params *bootapi.BootstrapParams, configPa
 		args = append(args, "-debug")
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), configEnv+"="+configPath, fmt.Sprintf("%s=%d", startEnv, started.UnixNano()))
+	cmd.Env = append(os.Environ(), configEnv+"="+configPath, socketEnv+"="+address,
+		fmt.Sprintf("%s=%d", startEnv, started.UnixNano()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd, nil
 }

@@ -61,6 +61,7 @@ func newService(ctx context.Context, namespace string, cfg *config.Config, publi
 		s.events.close()
 		return err
 	})
+	go s.endWhenAbandoned(ctx, abandonedAfter)
 	s.timeline.Mark("shim ready")
 	return s
 }

@@ -11,6 +11,9 @@ import (
 )
 
 func main() {
+	if shim.Abandoned() {
+		return
+	}
 	shim.Register()
 	shimlib.RunShim(context.Background(), shim.NewManager(), func(c *shimlib.Config) {
 		// The shim waits for its own children, the runner and log binaries, and adopts none: the containers are in
