@@ -139,14 +139,18 @@ func (s *side) spread() {
 // serial tells namespaces apart that are made in the same second.
 var serial atomic.Uint32
 
-// newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node.
-func newSide(t *testing.T, scope, handler string) *side {
+// newSide makes the namespace, which goes with all that is in it when the test ends. Its pods are on one node, which is one of on, or
+// any without that.
+func newSide(t *testing.T, scope, handler string, on ...string) *side {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("e2e-%s-%s-%d-%d", scope, handler, time.Now().Unix()%1e6, serial.Add(1)), seen: compare.Seen{}, way: "tap"}
 	s.must("create", "namespace", s.ns)
-	s.node = s.choose(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
+	if len(on) == 0 {
+		on = nodes(t)
+	}
+	s.node = s.choose(on)
 	s.must("annotate", "namespace", s.ns, nodeSelector+"=kubernetes.io/hostname="+s.node)
 	t.Cleanup(func() {
 		s.ctx, cancel = context.WithTimeout(context.Background(), patience+time.Minute)

@@ -55,8 +55,7 @@ func TestStaticPod(t *testing.T) {
 }
 
 // The kubelet and containerd are started anew, as for an update: pods go on.
-func TestRestartOfTheNodesServices(t *testing.T) {
-	s := newSide(t, "restart", "krun")
+func restartOfServices(s *side) {
 	s.apply(administrator)
 	s.apply(client)
 	s.ready("administrator", "client")
@@ -69,7 +68,7 @@ func TestRestartOfTheNodesServices(t *testing.T) {
 	}
 	before, err := pids()
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	// Both carry the exec's streams, so it must not wait.
 	s.must(append(onNode, "setsid sh -c 'sleep 1; /etc/kpnode/start && /etc/kubernetes/start' >/dev/null 2>&1 </dev/null &")...)
@@ -81,7 +80,7 @@ func TestRestartOfTheNodesServices(t *testing.T) {
 	s.until("the pod to answer", func() bool { return s.ok("exec", "client", "--", "cat", "/tmp/kept") })
 	s.ready("client")
 	if got := s.get("pod/client", "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}"); got != id+" 0" {
-		t.Errorf("container %s is now %s", id, got)
+		s.Errorf("container %s is now %s", id, got)
 	}
 }
 
@@ -110,8 +109,7 @@ func (s *side) hackNode(node string, args ...string) string {
 }
 
 // A node that was switched off comes back with its pods, their volumes on disk, and one restart each.
-func TestReboot(t *testing.T) {
-	s := newSide(t, "reboot", "krun")
+func reboot(s *side) {
 	for _, handler := range []string{"runc", "krun"} {
 		s.apply(strings.ReplaceAll(surviving, "NAME", handler))
 	}

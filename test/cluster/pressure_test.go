@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"sync"
-	"testing"
 )
 
 // What the hog uses is more than the kubelet is told to leave of what is available now, in MiB.
@@ -33,35 +31,24 @@ spec:
 `
 
 // A node that runs out of memory evicts the pod that uses the most beyond what it asked for, and says so. The kubelet is told to
-// see an end of memory where there is none, so that nothing else is in danger; other tests wait, since every pod of a node is
-// counted. The two sides are beside each other where there are two nodes.
-func TestEvictionForMemory(t *testing.T) {
-	var turns sync.Map // a *sync.Mutex for each node
-	for _, handler := range []string{"runc", "krun"} {
-		t.Run(handler, func(t *testing.T) {
-			t.Parallel()
-			s := newSide(t, "pressure", handler)
-			turn, _ := turns.LoadOrStore(s.node, new(sync.Mutex))
-			turn.(*sync.Mutex).Lock()
-			defer turn.(*sync.Mutex).Unlock()
-			s.apply(strings.ReplaceAll(hogs, "HOG", fmt.Sprint(hogMiB)))
-			s.ready("modest", "hog")
-			kubelet := func(change string) {
-				s.hackNode(s.node, "exec", "--", "sh", "-c", "cd /etc/kubernetes && "+change+" && ./start")
-			}
-			kubelet(fmt.Sprintf("cp kubelet.yaml kubelet.kept && sed -i 's/memory.available: [^,]*/memory.available: %dMi/' kubelet.yaml", s.availableMiB()-spareMiB))
-			defer kubelet("mv kubelet.kept kubelet.yaml")
-			s.until("the kubelet to be there again", func() bool { return s.ok("exec", "hog", "--", "touch", "/go") })
-			if phase := s.ended("hog"); phase != "Failed" {
-				t.Errorf("hog is %s", phase)
-			}
-			if why := s.get("pod/hog", "{.status.reason}: {.status.message}"); !strings.Contains(why, "Evicted: The node was low on resource: memory.") {
-				t.Errorf("hog ended with %s", why)
-			}
-			if phase := s.get("pod/modest", "{.status.phase} {.status.containerStatuses[0].restartCount}"); phase != "Running 0" {
-				t.Errorf("modest is %s", phase)
-			}
-		})
+// see an end of memory where there is none, so that nothing else is in danger.
+func evictionForMemory(s *side) {
+	s.apply(strings.ReplaceAll(hogs, "HOG", fmt.Sprint(hogMiB)))
+	s.ready("modest", "hog")
+	kubelet := func(change string) {
+		s.hackNode(s.node, "exec", "--", "sh", "-c", "cd /etc/kubernetes && "+change+" && ./start")
+	}
+	kubelet(fmt.Sprintf("cp kubelet.yaml kubelet.kept && sed -i 's/memory.available: [^,]*/memory.available: %dMi/' kubelet.yaml", s.availableMiB()-spareMiB))
+	defer kubelet("mv kubelet.kept kubelet.yaml")
+	s.until("the kubelet to be there again", func() bool { return s.ok("exec", "hog", "--", "touch", "/go") })
+	if phase := s.ended("hog"); phase != "Failed" {
+		s.Errorf("hog is %s", phase)
+	}
+	if why := s.get("pod/hog", "{.status.reason}: {.status.message}"); !strings.Contains(why, "Evicted: The node was low on resource: memory.") {
+		s.Errorf("hog ended with %s", why)
+	}
+	if phase := s.get("pod/modest", "{.status.phase} {.status.containerStatuses[0].restartCount}"); phase != "Running 0" {
+		s.Errorf("modest is %s", phase)
 	}
 }
 
