@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"krun.dev/krunpod/vnet/gateway"
 	"krun.dev/krunpod/vnet/policy"
 )
 
@@ -21,14 +22,21 @@ import (
 // open for as long as the process is to live.
 type Config struct {
 	// Links are the pod's interfaces, in the order of the guest's NICs.
-	Links []Link `json:"links"`
+	Links []Link `json:"links,omitempty"`
+	// Gateway is the network of a guest without CNI's, in place of Links. The guest's end is the process's descriptor GuestFile.
+	Gateway *gateway.Config `json:"gateway,omitempty"`
 	// Policy holds the annotations of the pod that say what may pass (policy.Parse); without any, everything may.
 	Policy map[string]string `json:"policy,omitempty"`
-	// Nameservers are the pod's, which answer for the names in Policy; they must be those of netbridge.Watch.
+	// Nameservers are the pod's, which answer for the names in Policy; they must be those of netbridge.Watch. Those of a Gateway are the
+	// host's, and answer for all names if Policy has none.
 	Nameservers []netip.AddrPort `json:"nameservers,omitempty"`
 	// Root is an empty directory of the host that becomes the process's root (a tmpfs is mounted on it).
 	Root string `json:"root"`
 }
+
+// GuestFile is the number of the descriptor that leads to the NIC of a guest with a Gateway: a stream socket, on which each frame comes
+// after its length.
+const GuestFile = 3
 
 // Link is one interface of the pod, by the names of its two ends in the pod's network namespace.
 type Link struct {
@@ -69,7 +77,17 @@ func (e *FieldError) Unwrap() error { return e.Reason }
 
 // Validate reports the first field that cannot be used, as a *FieldError, and returns the policy, nil for none.
 func (c *Config) Validate() (*policy.Policy, error) {
-	if len(c.Links) == 0 {
+	switch {
+	case c.Gateway != nil && len(c.Links) > 0:
+		return nil, &FieldError{"gateway", errors.New("a guest with one has no links")}
+	case c.Gateway != nil:
+		if err := c.Gateway.Validate(); err != nil {
+			return nil, &FieldError{"gateway", err}
+		}
+		if len(c.Nameservers) == 0 {
+			return nil, &FieldError{"nameservers", errors.New("there are none, and the gateway resolves names")}
+		}
+	case len(c.Links) == 0:
 		return nil, &FieldError{"links", errors.New("there are none")}
 	}
 	for i, l := range c.Links {

@@ -3,13 +3,17 @@ package vnet
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"krun.dev/krunpod/vnet/bridge"
 	"krun.dev/krunpod/vnet/dns"
 	"krun.dev/krunpod/vnet/firewall"
+	"krun.dev/krunpod/vnet/gateway"
 	"krun.dev/krunpod/vnet/packet"
 	"krun.dev/krunpod/vnet/policy"
 )
@@ -20,6 +24,7 @@ type Vnet struct {
 	policy   *policy.Policy
 	openings *firewall.Openings
 	resolver *dns.Resolver
+	gateway  Gateway
 }
 
 type link struct {
@@ -27,9 +32,23 @@ type link struct {
 	bridge *bridge.Bridge
 }
 
-// Open opens the interfaces in the network namespace of the calling thread. refused is told of names that the guest asked for and
-// may not know, of each once and not too often. After an error nothing is open.
-func Open(c *Config, refused func(name string)) (_ *Vnet, err error) {
+// Gateway is that of a guest without CNI's network: each Read is a frame for the guest, each Write is one of the guest.
+type Gateway interface {
+	io.ReadWriteCloser
+	// Run serves until ctx ends, and closes it.
+	Run(ctx context.Context) error
+}
+
+// Hooks are what a Vnet calls.
+type Hooks struct {
+	// Refused is told of names that the guest asked for and may not know, of each once and not too often; nil tells nobody.
+	Refused func(name string)
+	// Gateway opens the gateway of Config.Gateway: package nat, whose stack is not needed for anything else that uses a Config.
+	Gateway func(gateway.Config) (Gateway, error)
+}
+
+// Open opens the interfaces in the network namespace of the calling thread, or the gateway. After an error nothing is open.
+func Open(c *Config, hooks Hooks) (_ *Vnet, err error) {
 	v := &Vnet{openings: firewall.NewOpenings(0, nil)}
 	if v.policy, err = c.Validate(); err != nil {
 		return nil, err
@@ -39,48 +58,105 @@ func Open(c *Config, refused func(name string)) (_ *Vnet, err error) {
 			err = errors.Join(err, v.Close())
 		}
 	}()
-	if v.NeedsToDial() {
-		v.resolver = dns.New(dns.Config{
-			Names: v.policy.NameSet(), Openings: v.openings, Refused: refused,
-			Upstream: dns.NewServers(c.Nameservers, new(net.Dialer).DialContext),
-		})
+	names := v.policy != nil && v.policy.Names()
+	if names || c.Gateway != nil {
+		config := dns.Config{
+			Openings: v.openings, Refused: hooks.Refused, Upstream: dns.NewServers(c.Nameservers, new(net.Dialer).DialContext),
+		}
+		if names {
+			config.Names = v.policy.NameSet()
+		}
+		v.resolver = dns.New(config)
+	}
+	if c.Gateway != nil {
+		return v, v.openGateway(*c.Gateway, hooks.Gateway)
 	}
 	for _, l := range c.Links {
-		b, err := v.open(l, c.Nameservers)
-		if err != nil {
+		if err := v.open(l, c.Nameservers); err != nil {
 			return nil, err
 		}
-		v.links = append(v.links, link{l.Network, b})
 	}
 	return v, nil
 }
 
-// NeedsToDial reports whether there is a resolver, which asks the nameservers.
-func (v *Vnet) NeedsToDial() bool { return v.policy != nil && v.policy.Names() }
+// Dials reports whether sockets are made while it runs: by the resolver, and by a gateway.
+func (v *Vnet) Dials() bool { return v.resolver != nil }
 
-func (v *Vnet) open(l Link, nameservers []netip.AddrPort) (*bridge.Bridge, error) {
+// Serves reports whether there is a gateway, which also accepts connections.
+func (v *Vnet) Serves() bool { return v.gateway != nil }
+
+func (v *Vnet) open(l Link, nameservers []netip.AddrPort) error {
 	mac, err := net.ParseMAC(l.MAC)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	wall, err := firewall.New(firewall.Config{
-		MAC: packet.MAC(mac), Addresses: l.Addresses, Policy: v.policy, Openings: v.openings, Nameservers: nameservers,
-	})
+	guest, err := bridge.Interface(l.Guest)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c := bridge.Config{Guest: l.Guest, Network: l.Network, Firewall: wall}
+	network, err := bridge.Interface(l.Network)
+	if err != nil {
+		return errors.Join(err, guest.Close())
+	}
+	return v.join(l.Network, guest, network, firewall.Config{
+		MAC: packet.MAC(mac), Addresses: l.Addresses, Policy: v.policy, Nameservers: nameservers,
+	})
+}
+
+// gatewayName is what reports call the link to a gateway.
+const gatewayName = "gateway"
+
+func (v *Vnet) openGateway(c gateway.Config, open func(gateway.Config) (Gateway, error)) (err error) {
+	guest, err := guestConn()
+	if err != nil {
+		return err
+	}
+	if v.gateway, err = open(c); err != nil {
+		return errors.Join(err, guest.Close())
+	}
+	return v.join(gatewayName, bridge.Stream("guest", guest), bridge.Messages(gatewayName, v.gateway), firewall.Config{
+		MAC: gateway.GuestMAC, Addresses: []netip.Addr{c.Guest().Addr()}, Policy: c.Guard(v.policy), Gateway: c.Address().Addr(),
+	})
+}
+
+// guestConn is what GuestFile leads to.
+func guestConn() (net.Conn, error) {
+	f := os.NewFile(GuestFile, "guest")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is to lead to the guest: %w", GuestFile, err)
+	}
+	return conn, nil
+}
+
+// join adds a link; it has the ports, also after an error.
+func (v *Vnet) join(name string, guest, network *bridge.Port, config firewall.Config) error {
+	config.Openings = v.openings
+	wall, err := firewall.New(config)
+	if err != nil {
+		return errors.Join(err, guest.Close(), network.Close())
+	}
+	c := bridge.Config{Guest: guest, Network: network, Firewall: wall}
 	if v.resolver != nil {
 		c.Resolver = v.resolver
 	}
-	return bridge.Open(c)
+	b, err := bridge.New(c)
+	if err != nil {
+		return err
+	}
+	v.links = append(v.links, link{name, b})
+	return nil
 }
 
-// Close closes the interfaces of a Vnet that does not run.
+// Close closes the interfaces and the gateway of a Vnet that does not run.
 func (v *Vnet) Close() error {
 	var errs []error
 	for _, l := range v.links {
 		errs = append(errs, l.bridge.Close())
+	}
+	if v.gateway != nil {
+		errs = append(errs, v.gateway.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -89,12 +165,18 @@ func (v *Vnet) Close() error {
 func (v *Vnet) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(v.links))
+	errs := make([]error, len(v.links)+1)
 	var running sync.WaitGroup
 	for i, l := range v.links {
 		running.Go(func() {
 			defer cancel()
 			errs[i] = l.bridge.Run(ctx)
+		})
+	}
+	if v.gateway != nil {
+		running.Go(func() {
+			defer cancel()
+			errs[len(v.links)] = v.gateway.Run(ctx)
 		})
 	}
 	running.Wait()

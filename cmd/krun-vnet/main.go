@@ -1,5 +1,5 @@
 // Command krun-vnet carries the frames of one pod past its network policy. It is started by the sandbox in the pod's network
-// namespace, reads a vnet.Config from standard input and lives for as long as that stays open.
+// namespace, or for a guest without one of CNI's as its gateway in the host's, reads a vnet.Config from standard input and lives for as long as that stays open.
 
 // The runtime must neither keep a file of the cgroup open nor look at it every second (runtime.GOMAXPROCS).
 //
@@ -16,8 +16,12 @@ import (
 	"runtime/debug"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"krun.dev/krunpod/sandbox/jail"
 	"krun.dev/krunpod/vnet"
+	"krun.dev/krunpod/vnet/gateway"
+	"krun.dev/krunpod/vnet/nat"
 )
 
 const usage = `krun-vnet carries a pod's frames past its network policy. It is started by containerd-shim-krun-v2, not by hand.
@@ -65,25 +69,31 @@ func fail(err error) {
 
 func run() error {
 	debug.SetMemoryLimit(memoryLimit)
-	if err := jail.CloseInherited(); err != nil {
-		return err
-	}
 	c, err := vnet.ReadConfig(os.Stdin)
 	if err != nil {
 		return err
 	}
+	if c.Gateway != nil {
+		unix.CloseOnExec(vnet.GuestFile) // which spares it
+	}
+	if err := jail.CloseInherited(); err != nil {
+		return err
+	}
 	names := make(chan string, maxUntold)
 	go tell(names)
-	v, err := vnet.Open(c, func(name string) {
-		select {
-		case names <- name:
-		default: // the report has it
-		}
+	v, err := vnet.Open(c, vnet.Hooks{
+		Refused: func(name string) {
+			select {
+			case names <- name:
+			default: // the report has it
+			}
+		},
+		Gateway: func(c gateway.Config) (vnet.Gateway, error) { return nat.Open(c, nil) },
 	})
 	if err != nil {
 		return err
 	}
-	if err := jail.EnterBare(c.Root, v.NeedsToDial()); err != nil {
+	if err := jail.EnterBare(c.Root, sockets(v)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -104,6 +114,17 @@ func run() error {
 	case <-time.After(lastWords): // nobody reads
 	}
 	return err
+}
+
+// sockets is what is done with them once the jail is closed.
+func sockets(v *vnet.Vnet) jail.Sockets {
+	switch {
+	case v.Serves():
+		return jail.Serve
+	case v.Dials():
+		return jail.Dial
+	}
+	return jail.NoSockets
 }
 
 // tell logs the names that come out of a channel, as lines of JSON. The resolver must not wait for who reads them.

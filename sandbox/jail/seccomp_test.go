@@ -60,31 +60,33 @@ func verdictOf(t *testing.T, rules []rule, arch, number uint32, args ...uint64) 
 
 func TestBareFilterVerdicts(t *testing.T) {
 	for _, tc := range []struct {
-		name          string
-		number        uint32
-		args          []uint64
-		quiet, dialer uint32 // without and with dials
+		name   string
+		number uint32
+		args   []uint64
+		want   [3]uint32 // with NoSockets, Dial and Serve
 	}{
-		{"read", unix.SYS_READ, nil, allow, allow},
-		{"connect", unix.SYS_CONNECT, nil, refuse, allow},
-		{"TCP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, refuse, allow},
-		{"UDP", unix.SYS_SOCKET, []uint64{unix.AF_INET6, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, refuse, allow},
-		{"raw IP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_RAW}, refuse, refuse},
-		{"packets", unix.SYS_SOCKET, []uint64{unix.AF_PACKET, unix.SOCK_DGRAM}, refuse, refuse},
-		{"netlink", unix.SYS_SOCKET, []uint64{unix.AF_NETLINK, unix.SOCK_DGRAM}, refuse, refuse},
-		{"bind", unix.SYS_BIND, nil, refuse, refuse},
-		{"listen", unix.SYS_LISTEN, nil, refuse, refuse},
-		{"open", unix.SYS_OPENAT, nil, refuse, refuse},
-		{"ioctl", unix.SYS_IOCTL, nil, refuse, refuse},
-		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse, refuse},
-		{"process", unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, refuse, refuse},
-		{"program", unix.SYS_EXECVE, nil, kill, kill},
+		{"read", unix.SYS_READ, nil, [3]uint32{allow, allow, allow}},
+		{"connect", unix.SYS_CONNECT, nil, [3]uint32{refuse, allow, allow}},
+		{"TCP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, [3]uint32{refuse, allow, allow}},
+		{"UDP", unix.SYS_SOCKET, []uint64{unix.AF_INET6, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, [3]uint32{refuse, allow, allow}},
+		{"accept", unix.SYS_ACCEPT4, nil, [3]uint32{refuse, refuse, allow}},
+		{"datagram to anyone", unix.SYS_SENDTO, nil, [3]uint32{refuse, refuse, allow}},
+		{"end of a direction", unix.SYS_SHUTDOWN, nil, [3]uint32{refuse, refuse, allow}},
+		{"raw IP", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_RAW}, [3]uint32{refuse, refuse, refuse}},
+		{"packets", unix.SYS_SOCKET, []uint64{unix.AF_PACKET, unix.SOCK_DGRAM}, [3]uint32{refuse, refuse, refuse}},
+		{"netlink", unix.SYS_SOCKET, []uint64{unix.AF_NETLINK, unix.SOCK_DGRAM}, [3]uint32{refuse, refuse, refuse}},
+		{"bind", unix.SYS_BIND, nil, [3]uint32{refuse, refuse, refuse}},
+		{"listen", unix.SYS_LISTEN, nil, [3]uint32{refuse, refuse, refuse}},
+		{"open", unix.SYS_OPENAT, nil, [3]uint32{refuse, refuse, refuse}},
+		{"ioctl", unix.SYS_IOCTL, nil, [3]uint32{refuse, refuse, refuse}},
+		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, [3]uint32{refuse, refuse, refuse}},
+		{"process", unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, [3]uint32{refuse, refuse, refuse}},
+		{"program", unix.SYS_EXECVE, nil, [3]uint32{kill, kill, kill}},
 	} {
-		if got := verdictOf(t, bareCalls(false), auditArch, tc.number, tc.args...); got != tc.quiet {
-			t.Errorf("%s: %#x, want %#x", tc.name, got, tc.quiet)
-		}
-		if got := verdictOf(t, bareCalls(true), auditArch, tc.number, tc.args...); got != tc.dialer {
-			t.Errorf("%s, with dials: %#x, want %#x", tc.name, got, tc.dialer)
+		for _, sockets := range []Sockets{NoSockets, Dial, Serve} {
+			if got := verdictOf(t, bareCalls(sockets), auditArch, tc.number, tc.args...); got != tc.want[sockets] {
+				t.Errorf("%s with %d: %#x, want %#x", tc.name, sockets, got, tc.want[sockets])
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -15,11 +16,12 @@ import (
 
 // Config says what is joined.
 type Config struct {
-	// Guest and Network are the names of the interfaces that lead to the guest and to the pod's network.
-	Guest, Network string
+	// Guest and Network lead to the guest and to the pod's network. Both are interfaces, or neither is: the frames of an interface may
+	// have offloads that are left to do, and only another one does them.
+	Guest, Network *Port
 	// Firewall judges every frame.
 	Firewall *firewall.Firewall
-	// Resolver answers the guest's DNS; needed if the firewall's policy has names.
+	// Resolver answers the guest's DNS; needed if the firewall says so (NeedsResolver).
 	Resolver Resolver
 }
 
@@ -28,9 +30,9 @@ type Resolver interface {
 	Answer(ctx context.Context, query []byte) []byte
 }
 
-// Bridge joins two interfaces.
+// Bridge joins two ports.
 type Bridge struct {
-	guest, network *port
+	guest, network *Port
 	firewall       *firewall.Firewall
 	resolver       Resolver
 	queries        chan struct{}
@@ -39,46 +41,27 @@ type Bridge struct {
 	stats Stats
 }
 
-// Open opens the interfaces, which are in the network namespace of the calling thread; from then on their frames wait
-// for Run. After an error nothing is open.
-func Open(c Config) (*Bridge, error) {
-	if c.Resolver == nil && c.Firewall.NeedsResolver() {
-		return nil, errors.New("bridge: the policy has names, and there is no resolver for them")
+// New makes a Bridge of two ports, whose frames wait for Run from then on. It has the ports, also after an error, when they are closed.
+func New(c Config) (*Bridge, error) {
+	b := &Bridge{
+		guest: c.Guest, network: c.Network, firewall: c.Firewall, resolver: c.Resolver, queries: make(chan struct{}, maxQueries),
 	}
-	b := &Bridge{firewall: c.Firewall, resolver: c.Resolver, queries: make(chan struct{}, maxQueries)}
-	var err error
-	if b.guest, err = openNamed(c.Guest); err != nil {
-		return nil, err
-	}
-	if b.network, err = openNamed(c.Network); err != nil {
-		b.guest.file.Close()
-		return nil, err
+	switch {
+	case c.Resolver == nil && c.Firewall.NeedsResolver():
+		return nil, errors.Join(errors.New("bridge: queries of the guest are to be resolved, and there is no resolver"), b.Close())
+	case (c.Guest.socket == nil) != (c.Network.socket == nil):
+		return nil, errors.Join(fmt.Errorf("bridge: one of %s and %s is an interface", c.Guest.name, c.Network.name), b.Close())
 	}
 	return b, nil
 }
 
-func openNamed(name string) (*port, error) {
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
-	}
-	return openPort(name, i.Index)
-}
-
-// Close closes the interfaces of a Bridge that does not run, and ends one that does.
+// Close closes the ports of a Bridge that does not run, and ends one that does.
 func (b *Bridge) Close() error {
-	return errors.Join(closed(b.guest), closed(b.network))
+	return errors.Join(b.guest.Close(), b.network.Close())
 }
 
-func closed(p *port) error {
-	if err := p.file.Close(); !errors.Is(err, os.ErrClosed) {
-		return err
-	}
-	return nil
-}
-
-// Run carries frames until its context or Close ends it, and returns nil then, or until a socket fails. It closes the
-// interfaces. One that goes down, or away, carries nothing more; that is no error.
+// Run carries frames until its context or Close ends it, and returns nil then, or until a port fails. It closes the ports. An
+// interface that goes down, or away, carries nothing more, nor does a stream whose other end is closed; that is no error.
 func (b *Bridge) Run(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -88,7 +71,7 @@ func (b *Bridge) Run(parent context.Context) error {
 	done.Go(func() { cancel(b.carry(ctx, b.guest, b.network, b.firewall.FromGuest, &done)) })
 	done.Go(func() { cancel(b.carry(ctx, b.network, b.guest, b.firewall.FromNetwork, &done)) })
 	done.Wait()
-	if err := context.Cause(ctx); parent.Err() == nil && !errors.Is(err, os.ErrClosed) {
+	if err := context.Cause(ctx); parent.Err() == nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil
@@ -96,14 +79,17 @@ func (b *Bridge) Run(parent context.Context) error {
 
 // carry reads the frames of one port and does what the firewall says. It owns the buffers, and allocates nothing for a
 // frame that passes or is refused.
-func (b *Bridge) carry(ctx context.Context, from, to *port, judge func(frame, buf []byte) (firewall.Verdict, []byte),
+func (b *Bridge) carry(ctx context.Context, from, to *Port, judge func(frame, buf []byte) (firewall.Verdict, []byte),
 	queries *sync.WaitGroup) error {
 	data := make([]byte, headerSize+maxFrame)
 	// The header of an answer says that nothing is left to do, and stays zero.
 	reply := make([]byte, headerSize+firewall.MaxAnswer)
 	for {
-		n, err := from.file.Read(data)
+		n, err := from.carrier.receive(data)
 		switch {
+		case errors.Is(err, io.EOF):
+			<-ctx.Done()
+			return nil
 		case errors.Is(err, unix.ENETDOWN):
 			continue // said once; it may come up again
 		case errors.Is(err, unix.EINVAL):

@@ -36,7 +36,7 @@ func (l *lab) join(rules string, change ...func(*Config)) *Bridge {
 	}
 	wall, err := firewall.New(f)
 	netlab.Must(l, err)
-	c := Config{Guest: "krun0", Network: "eth0", Firewall: wall}
+	c := Config{Firewall: wall}
 	if f.Policy != nil && f.Policy.Names() {
 		c.Resolver = l.resolver(f.Policy, f.Openings)
 	}
@@ -44,7 +44,16 @@ func (l *lab) join(rules string, change ...func(*Config)) *Bridge {
 		fn(&c)
 	}
 	var b *Bridge
-	l.Pod.Pod.In(func() (err error) { b, err = Open(c); return err })
+	l.Pod.Pod.In(func() (err error) {
+		if c.Guest, err = Interface("krun0"); err != nil {
+			return err
+		}
+		if c.Network, err = Interface("eth0"); err != nil {
+			return err
+		}
+		b, err = New(c)
+		return err
+	})
 	ctx, cancel := context.WithCancel(l.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()

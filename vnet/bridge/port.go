@@ -1,113 +1,59 @@
 package bridge
 
 import (
-	"fmt"
+	"errors"
+	"io"
+	"net"
 	"os"
 	"sync/atomic"
-
-	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
 )
 
 const (
-	// headerSize is that of struct virtio_net_hdr (linux/virtio_net.h), which tells of a frame's offloads.
+	// headerSize is that of struct virtio_net_hdr (linux/virtio_net.h), which tells of a frame's offloads. Every frame has one before
+	// it here; only an interface says something in it.
 	headerSize = 10
 	// maxFrame is the largest one that the kernel hands over: a packet of 64 KiB with its Ethernet header and a tag.
 	maxFrame = 1<<16 + 18
-	// queueSize bounds the frames that wait here, in bytes of kernel memory; what comes beyond it is lost. The kernel
-	// doubles it (socket(7), SO_RCVBUF).
-	queueSize = 2 << 20
 )
 
-// port is one interface, as a packet socket.
-type port struct {
-	name string
-	file *os.File
-	// unsent are frames that the interface did not take, unreadable those that the kernel could not hand over.
+// Port is one end of a bridge.
+type Port struct {
+	name    string
+	carrier carrier
+	// socket is the carrier, of an interface.
+	socket *packetSocket
+	// unsent are frames that the other side did not take, unreadable those that could not be handed over.
 	unsent, unreadable atomic.Uint64
 }
 
-// openPort opens the interface with an index in the network namespace of the calling thread. CAP_NET_RAW is needed, and
-// CAP_NET_ADMIN for the whole queue; neither is once it is open.
-func openPort(name string, index int) (p *port, err error) {
-	// Without a protocol it gets nothing until it is bound, so nothing of another interface.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("packet socket for %s: %w (CAP_NET_RAW is needed)", name, err)
-	}
-	defer func() {
-		if err != nil {
-			unix.Close(fd)
-		}
-	}()
-	for option, what := range map[int]string{
-		unix.PACKET_VNET_HDR: "PACKET_VNET_HDR",
-		// What this host sends itself, on behalf of the pod or by this port, is no frame from the other side. Linux 4.20.
-		unix.PACKET_IGNORE_OUTGOING: "PACKET_IGNORE_OUTGOING",
-	} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, option, 1); err != nil {
-			return nil, fmt.Errorf("packet socket for %s: %s: %w", name, what, err)
-		}
-	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueSize) != nil {
-		// Up to net.core.rmem_max.
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueSize); err != nil {
-			return nil, fmt.Errorf("packet socket for %s: SO_RCVBUF: %w", name, err)
-		}
-	}
-	if err := refuseTags(fd); err != nil {
-		return nil, fmt.Errorf("packet socket for %s: %w", name, err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: index}); err != nil {
-		return nil, fmt.Errorf("packet socket for %s: bind: %w", name, err)
-	}
-	return &port{name: name, file: os.NewFile(uintptr(fd), name)}, nil
+// carrier receives and sends frames, each with a header before it. Frames are sent by several goroutines.
+type carrier interface {
+	// receive reads one frame to data, and returns its length with the header; io.EOF when none comes any more.
+	receive(data []byte) (int, error)
+	// send may write to the header.
+	send(data []byte) error
+	io.Closer
 }
 
-func networkOrder(v uint16) uint16 { return v<<8 | v>>8 }
-
-// refuseTags makes the socket pass over frames with a VLAN tag: the kernel has taken it off (skb_vlan_untag), and
-// without it they would leave as frames of another network.
-func refuseTags(fd int) error {
-	program, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 1},
-		bpf.RetConstant{Val: 1<<32 - 1},
-		bpf.RetConstant{Val: 0},
-	})
-	if err != nil {
-		return fmt.Errorf("filter: %w", err)
-	}
-	filter := make([]unix.SockFilter, len(program))
-	for i, in := range program {
-		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	fprog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &fprog); err != nil {
-		return fmt.Errorf("SO_ATTACH_FILTER: %w", err)
-	}
-	return nil
-}
-
-// send sends a frame with the header before it. One that the interface does not take is lost, as on a wire: its queue
-// is full, it is down, or the frame is larger than its MTU.
-func (p *port) send(data []byte) {
-	if _, err := p.file.Write(data); err != nil {
+// send sends a frame with the header before it.
+func (p *Port) send(data []byte) {
+	if err := p.carrier.send(data); err != nil {
 		p.unsent.Add(1)
 	}
 }
 
-// unread is how many frames the socket's queue had no room for since the last call (packet(7), PACKET_STATISTICS).
-func (p *port) unread() uint64 {
-	raw, err := p.file.SyscallConn()
-	if err != nil {
+// unread is how many frames were lost since the last call because nobody read them.
+func (p *Port) unread() uint64 {
+	if p.socket == nil {
 		return 0
 	}
-	var lost uint64
-	_ = raw.Control(func(fd uintptr) {
-		if stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-			lost = uint64(stats.Drops)
-		}
-	})
-	return lost
+	return p.socket.unread()
+}
+
+// Close closes a port that no Bridge has. It may be called again.
+func (p *Port) Close() error {
+	if err := p.carrier.Close(); !errors.Is(err, os.ErrClosed) && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }

@@ -45,6 +45,7 @@ const (
 
 // Config says what a Resolver works with.
 type Config struct {
+	// Names are those that may be asked for; nil is all of them, and then nothing is opened.
 	Names    *policy.NameSet
 	Openings Opener
 	Upstream Upstream
@@ -111,11 +112,13 @@ func (r *Resolver) Answer(ctx context.Context, message []byte) []byte {
 		r.counters.malformed.Add(1)
 		return q.reply(rcode)
 	}
-	rules := r.names.Match(q.name, nil)
-	if len(rules) == 0 {
-		r.counters.refused.Add(1)
-		r.refused.add(q.name)
-		return q.blocked()
+	var rules []int
+	if r.names != nil {
+		if rules = r.names.Match(q.name, nil); len(rules) == 0 {
+			r.counters.refused.Add(1)
+			r.refused.add(q.name)
+			return q.blocked()
+		}
 	}
 	if !answerable(q.question.Type) {
 		r.counters.answered.Add(1)
@@ -165,7 +168,7 @@ func (r *Resolver) ask(ctx context.Context, q *query, rules []int) ([]byte, bool
 		return nil, false
 	}
 	for _, record := range sent {
-		if addr, ok := address(record); ok && !r.openings.Open(addr, rules, openFor(a.ttl)) {
+		if addr, ok := address(record); ok && r.names != nil && !r.openings.Open(addr, rules, openFor(a.ttl)) {
 			return nil, false
 		}
 	}

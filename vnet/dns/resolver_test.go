@@ -688,3 +688,22 @@ func TestRefusedNamesAreBounded(t *testing.T) {
 		t.Errorf("%d counted", n)
 	}
 }
+
+func TestWithoutNamesAllAreAskedForAndNothingIsOpened(t *testing.T) {
+	s := newNameserver(t)
+	s.records["any.example.org."] = []dnsmessage.Resource{recordA("any.example.org.", "192.0.2.7", 60)}
+	r := New(Config{Upstream: NewServers([]netip.AddrPort{s.addr}, new(net.Dialer).DialContext)})
+	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{
+		{Name: dnsmessage.MustNewName("any.example.org."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+	packed, err := q.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m dnsmessage.Message
+	if err := m.Unpack(r.Answer(t.Context(), packed)); err != nil || len(m.Answers) != 1 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if st := r.Stats(); st.Answered != 1 || st.Refused != 0 {
+		t.Errorf("%+v", st)
+	}
+}

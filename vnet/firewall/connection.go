@@ -113,6 +113,10 @@ func (f *Firewall) begin(d policy.Direction, p *packet.Packet, key flow, now tim
 	if f.decide(d, p) != policy.Allow {
 		return Refused
 	}
+	if d == policy.Egress && f.gateway.IsValid() && p.To == f.gateway && p.Protocol == packet.UDPProtocol && p.ToPort == portDNS &&
+		!p.Fragment.Split() {
+		return query
+	}
 	if p.Protocol == packet.TCPProtocol && p.TCP.Has(packet.RST) {
 		return passed // and nothing comes after it
 	}

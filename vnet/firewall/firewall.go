@@ -38,6 +38,8 @@ type Config struct {
 	Openings *Openings
 	// Nameservers are those that the pod's resolver asks, from the guest's addresses: what they send is not for the guest.
 	Nameservers []netip.AddrPort
+	// Gateway is the guest's own (package gateway), which leases it its address and resolves names for it; the zero value is none.
+	Gateway netip.Addr
 	// MaxConnections bounds the table of connections; 0 is DefaultConnections.
 	MaxConnections int
 	// Clock is a monotonic one; nil is the system's.
@@ -56,6 +58,7 @@ type Firewall struct {
 	openings  *Openings
 	// nameservers are those of the resolver; without names there is none.
 	nameservers []netip.AddrPort
+	gateway     netip.Addr
 	clock       func() time.Duration
 
 	mu          sync.Mutex
@@ -73,7 +76,7 @@ type side struct {
 
 // New makes a Firewall.
 func New(c Config) (*Firewall, error) {
-	f := &Firewall{mac: c.MAC, policy: c.Policy, openings: c.Openings, clock: c.Clock}
+	f := &Firewall{mac: c.MAC, policy: c.Policy, openings: c.Openings, gateway: c.Gateway, clock: c.Clock}
 	if c.MAC.Multicast() || c.MAC == (packet.MAC{}) {
 		return nil, fmt.Errorf("firewall: %x is not the hardware address of a guest", c.MAC)
 	}
@@ -167,6 +170,9 @@ func (f *Firewall) pass(d policy.Direction, p *packet.Packet, now time.Duration)
 	if p.Kind == packet.KindARP || linkMessage(p) {
 		return f.checkLink(d, p)
 	}
+	if f.leases(d, p) {
+		return passed
+	}
 	if cause := f.checkAddresses(d, p); cause != passed {
 		return cause
 	}
@@ -177,7 +183,7 @@ func (f *Firewall) pass(d policy.Direction, p *packet.Packet, now time.Duration)
 }
 
 // NeedsResolver reports whether there is a verdict Resolve.
-func (f *Firewall) NeedsResolver() bool { return f.names }
+func (f *Firewall) NeedsResolver() bool { return f.names || f.gateway.IsValid() }
 
 // Stats reports what the firewall has counted.
 func (f *Firewall) Stats() Stats {

@@ -105,3 +105,23 @@ func (f *Firewall) checkClaim(p *packet.Packet) Cause {
 	}
 	return passed
 }
+
+// The ports of DHCP: RFC 2131, section 4.1.
+const (
+	portDHCPServer = 67
+	portDHCPClient = 68
+)
+
+// leases reports whether p is of DHCP between the guest, which may not have its address yet, and its gateway.
+func (f *Firewall) leases(d policy.Direction, p *packet.Packet) bool {
+	if !f.gateway.IsValid() || p.Protocol != packet.UDPProtocol || p.Fragment.Split() || !p.From.Is4() {
+		return false
+	}
+	if d == policy.Ingress {
+		return p.From == f.gateway && p.FromPort == portDHCPServer && p.ToPort == portDHCPClient
+	}
+	return p.FromPort == portDHCPClient && p.ToPort == portDHCPServer && (p.From.IsUnspecified() || f.owns(p.From)) &&
+		(p.To == f.gateway || p.To == broadcast)
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

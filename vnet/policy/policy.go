@@ -119,6 +119,16 @@ func (r *Rule) CoversAddress(a netip.Addr) bool {
 	return r.Name == "" && (!r.Peer.IsValid() || r.Peer.Contains(a))
 }
 
+// Decide is what p says of the first packet of a connection to or from a peer, by addresses alone: rules with names are passed over.
+func (p *Policy) Decide(d Direction, protocol packet.Protocol, peer netip.Addr, port uint16) Action {
+	for i := range p.Rules {
+		if r := &p.Rules[i]; r.Covers(d, protocol, port) && r.CoversAddress(peer) {
+			return r.Action
+		}
+	}
+	return p.Default[d]
+}
+
 // String is the rule in the syntax of ParseRules.
 func (r Rule) String() string {
 	words := []string{r.Action.String(), r.Direction.String(), r.Protocol.String(), r.target()}
