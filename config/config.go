@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"krun.dev/krunpod/krun"
+	"krun.dev/krunpod/vnet/gateway"
 )
 
 const (
@@ -87,6 +89,8 @@ type Network struct {
 	Default Way `toml:"default"`
 	// Allow are the ways that an annotation may choose.
 	Allow []Way `toml:"allow"`
+	// Subnet is that of the network of a guest without CNI's; the zero value is gateway.DefaultSubnet.
+	Subnet netip.Prefix `toml:"subnet"`
 }
 
 // Kernel replaces the kernel of libkrunfw (krun.Kernel).
@@ -202,6 +206,9 @@ func (c *Config) Validate() error {
 		if !isWay(w) {
 			return fmt.Errorf("network.allow[%d]: %q is neither %q nor %q", i, w, WayTap, WayVNet)
 		}
+	}
+	if err := (&gateway.Config{Subnet: c.Network.Subnet}).Validate(); err != nil {
+		return fmt.Errorf("network.%w", err)
 	}
 	for i, l := range c.Jail.Off {
 		if !krun.IsLayer(l) {

@@ -32,10 +32,12 @@ const (
 	annotationVCPUs     = "krun.dev/vcpus"
 	annotationMemoryMiB = "krun.dev/memory-mib"
 	annotationNetwork   = "krun.dev/network"
+	annotationForward   = "krun.dev/forward"
 )
 
 // known are all of them.
-var known = []string{annotationVCPUs, annotationMemoryMiB, annotationNetwork, policy.AnnotationRules, policy.AnnotationEgressAllow}
+var known = []string{annotationVCPUs, annotationMemoryMiB, annotationNetwork, annotationForward, policy.AnnotationRules,
+	policy.AnnotationEgressAllow}
 
 // Role is what a task is in its shim.
 type Role int

@@ -50,7 +50,7 @@ func FromOCI(namespace, id string, spec *specs.Spec, cfg *config.Config) (sandbo
 	if guest.Dns, err = readResolvConf(resolv); err != nil {
 		return sandbox.Spec{}, err
 	}
-	v, err := vnet(spec.Annotations, guest.Dns, cfg.Network)
+	v, err := vnet(spec.Annotations, netNS, guest.Dns, cfg.Network)
 	if err != nil {
 		return sandbox.Spec{}, fmt.Errorf("container %s: %w", id, err)
 	}

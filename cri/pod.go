@@ -54,7 +54,7 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 	if guest.Dns, err = dns(pod.GetDnsConfig()); err != nil {
 		return sandbox.Spec{}, err
 	}
-	v, err := vnet(pod.GetAnnotations(), guest.Dns, cfg.Network)
+	v, err := vnet(pod.GetAnnotations(), netNS, guest.Dns, cfg.Network)
 	if err != nil {
 		return sandbox.Spec{}, fmt.Errorf("pod %s/%s: %w", name.Namespace, name.Name, err)
 	}

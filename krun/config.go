@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -57,12 +58,28 @@ type Kernel struct {
 	Cmdline string `json:"cmdline,omitempty"`
 }
 
-// NIC is one virtio-net device on an existing tap.
+// NIC is one virtio-net device, on an existing tap or on a socket.
 type NIC struct {
 	// Tap is the tap's name in the network namespace the runner was started in (krun_add_net_tap).
-	Tap string `json:"tap"`
+	Tap string `json:"tap,omitempty"`
+	// Socket is in place of Tap: the NIC is at the other end of the runner's descriptor SocketFile, a stream socket on which each frame
+	// comes after its length, without offloads (krun_add_net_unixstream).
+	Socket bool `json:"socket,omitempty"`
 	// MAC is the guest's hardware address in colon notation.
 	MAC string `json:"mac"`
+}
+
+// SocketFile is the number of the descriptor that leads to the NIC with a Socket, of which there is one at most.
+const SocketFile = 3
+
+// HasSocket reports whether a NIC has one, and HasTap whether one has a tap.
+func (c *Config) HasSocket() bool {
+	return slices.ContainsFunc(c.NICs, func(n NIC) bool { return n.Socket })
+}
+
+// HasTap: see HasSocket.
+func (c *Config) HasTap() bool {
+	return slices.ContainsFunc(c.NICs, func(n NIC) bool { return n.Tap != "" })
 }
 
 // Jail configures the runner's confinement. The zero value of Off is the whole jail.
@@ -158,9 +175,17 @@ func (c *Config) Validate() error {
 	if len(c.NICs) > MaxNICs {
 		return bad("nics", "%d interfaces, the most is %d", len(c.NICs), MaxNICs)
 	}
+	sockets := 0
 	for i, n := range c.NICs {
-		if err := n.validate(fmt.Sprintf("nics[%d]", i)); err != nil {
+		field := fmt.Sprintf("nics[%d]", i)
+		if err := n.validate(field); err != nil {
 			return err
+		}
+		if n.Socket {
+			sockets++
+		}
+		if sockets > 1 {
+			return bad(field+".socket", "descriptor %d is another's", SocketFile)
 		}
 	}
 	for i, l := range c.Jail.Off {
@@ -245,7 +270,10 @@ func (p namedPath) validate() error {
 }
 
 func (n NIC) validate(field string) error {
-	if n.Tap == "" || len(n.Tap) >= ifNameSize || !plain(n.Tap) {
+	if n.Socket && n.Tap != "" {
+		return bad(field+".socket", "the NIC is on tap %s", n.Tap)
+	}
+	if !n.Socket && (n.Tap == "" || len(n.Tap) >= ifNameSize || !plain(n.Tap)) {
 		return bad(field+".tap", "%q is not an interface name", n.Tap)
 	}
 	if hw, err := net.ParseMAC(n.MAC); err != nil || len(hw) != 6 || hw[0]&1 != 0 {

@@ -62,6 +62,10 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"nics[0].mac", func(c *Config) { c.NICs[0].MAC = "02:00:00:00:00" }},
 		{"nics[0].mac", func(c *Config) { c.NICs[0].MAC = "02:00:00:00:00:00:00:01" }},
 		{"nics[0].mac", func(c *Config) { c.NICs[0].MAC = "03:00:00:00:00:01" }},
+		{"nics[0].socket", func(c *Config) { c.NICs[0].Socket = true }},
+		{"nics[1].socket", func(c *Config) {
+			c.NICs = []NIC{{Socket: true, MAC: "02:00:00:00:00:01"}, {Socket: true, MAC: "02:00:00:00:00:02"}}
+		}},
 		{"nics[1].mac", func(c *Config) { c.NICs = append(c.NICs, NIC{Tap: "tap1", MAC: "02-00"}) }},
 		{"logLevel", func(c *Config) { c.LogLevel = 6 }},
 	} {

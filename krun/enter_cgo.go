@@ -26,6 +26,8 @@ const (
 	// netFeatures are checksum and segmentation offload in both directions (virtio-net's VIRTIO_NET_F_CSUM, GUEST_CSUM,
 	// GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6). Without them a tap carries a tenth.
 	netFeatures = 1<<0 | 1<<1 | 1<<7 | 1<<8 | 1<<11 | 1<<12
+	// noFeatures: on a socket a frame has no header that could tell of an offload.
+	noFeatures = 0
 	// noTSI: no guest socket becomes a host socket.
 	noTSI = 0
 	// noDAX: no window of the guest's memory shows the files themselves.
@@ -164,8 +166,15 @@ func addNICs(x *context, c *Config) error {
 		if err != nil {
 			return err
 		}
+		address := (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(mac)))
+		if nic.Socket {
+			if err := call("krun_add_net_unixstream", C.krun_add_net_unixstream(x.id, nil, SocketFile, address, noFeatures, 0)); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := call("krun_add_net_tap "+nic.Tap, C.krun_add_net_tap(x.id, C.CString(nic.Tap),
-			(*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(mac))), netFeatures, 0)); err != nil {
+			address, netFeatures, 0)); err != nil {
 			return err
 		}
 	}

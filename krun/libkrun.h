@@ -21,6 +21,8 @@ int32_t krun_fs_add_overlay_dir(uint32_t ctx, const char *tag, const char *path,
 int32_t krun_add_vsock(uint32_t ctx, uint32_t tsi_features);
 int32_t krun_add_vsock_port2(uint32_t ctx, uint32_t port, const char *path, bool listen);
 int32_t krun_add_net_tap(uint32_t ctx, const char *tap, const uint8_t *mac, uint32_t features, uint32_t flags);
+int32_t krun_add_net_unixstream(uint32_t ctx, const char *path, int fd, const uint8_t *mac, uint32_t features,
+                                uint32_t flags);
 int32_t krun_set_console_output(uint32_t ctx, const char *path);
 int32_t krun_set_env(uint32_t ctx, const char *const envp[]);
 int32_t krun_start_enter(uint32_t ctx);

@@ -44,6 +44,12 @@ type VM struct {
 func Load(c *Config) (*VM, error) {
 	vm := &VM{}
 	for i, n := range c.NICs {
+		if n.Socket {
+			if err := checkSocket(SocketFile); err != nil {
+				return nil, fmt.Errorf("nics[%d]: descriptor %d: %w", i, SocketFile, err)
+			}
+			continue
+		}
 		// libkrun attaches to the tap when the guest's driver starts; a VM without its network would come up.
 		if _, err := net.InterfaceByName(n.Tap); err != nil {
 			return nil, fmt.Errorf("nics[%d]: tap %s in this network namespace: %w", i, n.Tap, err)
@@ -63,6 +69,18 @@ func Load(c *Config) (*VM, error) {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
 	return vm, nil
+}
+
+// checkSocket: libkrun would take any descriptor, and fail when the guest's driver starts.
+func checkSocket(fd int) error {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return err
+	}
+	if kind != unix.SOCK_STREAM {
+		return errors.New("it is not a stream socket")
+	}
+	return nil
 }
 
 // loadAgent checks that the agent can be the guest's PID 1. With the jail's mounts switched off it is mapped as well:

@@ -64,6 +64,8 @@ type birthplace struct {
 	netNS  string
 	mounts *share
 	cgroup *os.File
+	// nic leads to the vnet of a guest at a gateway; otherwise it is nil.
+	nic *os.File
 }
 
 func (b birthplace) start(cmd *exec.Cmd) error {
@@ -82,6 +84,9 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 		return nil, fmt.Errorf("encode runner configuration: %w", err)
 	}
 	r := &runner{cmd: command(binary, b.cgroup), cgroup: b.cgroup.Name(), done: make(chan struct{})}
+	if b.nic != nil {
+		r.cmd.ExtraFiles = []*os.File{b.nic} // the first is krun.SocketFile
+	}
 	r.cmd.Stdin = bytes.NewReader(input)
 	r.cmd.Stdout = console
 	r.cmd.Stderr = &r.stderr

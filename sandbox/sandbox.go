@@ -76,6 +76,9 @@ func (s *Sandbox) Cause() error {
 // KernelRelease is the guest's, as uname(2) has it.
 func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
 
+// OwnNetwork reports whether the guest is at a gateway of its own, without CNI.
+func (s *Sandbox) OwnNetwork() bool { return s.spec.VNet != nil && s.spec.VNet.Gateway != nil }
+
 // UserNamespace is that of the pod's containers, or nil.
 func (s *Sandbox) UserNamespace() *api.UserNamespace { return s.spec.Guest.GetUserNamespace() }
 

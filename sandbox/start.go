@@ -18,6 +18,7 @@ import (
 	"krun.dev/krunpod/config"
 	"krun.dev/krunpod/krun"
 	"krun.dev/krunpod/netbridge"
+	"krun.dev/krunpod/vnet/gateway"
 )
 
 // Start makes a sandbox: when it returns, the guest runs, its network is configured and its agent answers. On an
@@ -144,6 +145,10 @@ func (s *Sandbox) listen() error {
 }
 
 func (s *Sandbox) joinNetwork(ctx context.Context) error {
+	if s.OwnNetwork() {
+		s.spec.Guest.Interfaces = append(s.spec.Guest.Interfaces, ownInterface(s.spec.VNet.Gateway))
+		return nil
+	}
 	if s.spec.NetNS == "" {
 		return nil
 	}
@@ -173,10 +178,19 @@ func (s *Sandbox) boot() error {
 	if s.console, err = newConsole(s.dir.console()); err != nil {
 		return err
 	}
-	if err := s.startVNet(cgroup); err != nil {
+	b := birthplace{netNS: s.spec.NetNS, mounts: s.share, cgroup: cgroup}
+	var network *os.File
+	if s.OwnNetwork() {
+		if b.nic, network, err = nicSockets(); err != nil {
+			return err
+		}
+		defer b.nic.Close()
+		defer network.Close()
+	}
+	if err := s.startVNet(cgroup, network); err != nil {
 		return err
 	}
-	s.runner, err = startRunner(s.cfg.Runner, s.vmConfig(), birthplace{s.spec.NetNS, s.share, cgroup}, s.console)
+	s.runner, err = startRunner(s.cfg.Runner, s.vmConfig(), b, s.console)
 	if err != nil {
 		return err
 	}
@@ -209,6 +223,9 @@ func (s *Sandbox) vmConfig() *krun.Config {
 	}
 	if k := s.cfg.Kernel; k != nil {
 		c.Kernel = &krun.Kernel{Path: k.Path, Format: k.Format, Cmdline: k.Cmdline}
+	}
+	if s.OwnNetwork() {
+		c.NICs = []krun.NIC{{Socket: true, MAC: net.HardwareAddr(gateway.GuestMAC[:]).String()}}
 	}
 	if s.state.Bridge != nil {
 		for _, p := range s.state.Bridge.Interfaces {

@@ -16,9 +16,12 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/vnet"
+	"krun.dev/krunpod/vnet/gateway"
 )
 
 // VNet is what frames pass on their way between the CNI's interfaces and the guest's.
@@ -28,6 +31,8 @@ type VNet struct {
 	Policy map[string]string `json:"policy,omitempty"`
 	// Nameservers are asked for the names in Policy; none if there are none.
 	Nameservers []netip.AddrPort `json:"nameservers,omitempty"`
+	// Gateway is the network of a guest without CNI's; nil joins CNI's interfaces.
+	Gateway *gateway.Config `json:"gateway,omitempty"`
 }
 
 const (
@@ -51,9 +56,10 @@ type vnetProcess struct {
 	close func()
 }
 
-// startVNet starts the process, if the pod has a vnet and interfaces for it, in the pod's network namespace and in cgroup.
-func (s *Sandbox) startVNet(cgroup *os.File) error {
-	if s.spec.VNet == nil || s.state.Bridge == nil || len(s.state.Bridge.Interfaces) == 0 {
+// startVNet starts the process, if the pod has a vnet and interfaces for it, in the pod's network namespace and in cgroup. With a
+// gateway it is the host's namespace, and nic, which is otherwise nil, leads to the guest.
+func (s *Sandbox) startVNet(cgroup, nic *os.File) error {
+	if s.spec.VNet == nil || (nic == nil && (s.state.Bridge == nil || len(s.state.Bridge.Interfaces) == 0)) {
 		return nil
 	}
 	input, err := s.vnetConfig()
@@ -69,12 +75,17 @@ func (s *Sandbox) startVNet(cgroup *os.File) error {
 	v.cmd.Stdin, v.stdin = stdin, config
 	v.cmd.Stdout = &lines{each: v.reports(s.dir.traffic()), failed: v.fail}
 	v.cmd.Stderr = &lines{each: v.words(s.spec.ID), failed: v.fail}
-	err = onThread(func() error {
-		if err := enterNetNS(s.spec.NetNS); err != nil {
-			return err
-		}
-		return v.cmd.Start()
-	})
+	if nic != nil {
+		v.cmd.ExtraFiles = []*os.File{nic} // the first is vnet.GuestFile
+		err = v.cmd.Start()
+	} else {
+		err = onThread(func() error {
+			if err := enterNetNS(s.spec.NetNS); err != nil {
+				return err
+			}
+			return v.cmd.Start()
+		})
+	}
 	if err != nil {
 		config.Close()
 		return fmt.Errorf("start the vnet %s: %w", s.cfg.VNet, err)
@@ -100,7 +111,10 @@ func (s *Sandbox) startVNet(cgroup *os.File) error {
 
 // vnetConfig is the configuration as the process reads it.
 func (s *Sandbox) vnetConfig() ([]byte, error) {
-	c := &vnet.Config{Policy: s.spec.VNet.Policy, Nameservers: s.spec.VNet.Nameservers, Root: s.dir.vnetRoot()}
+	c := &vnet.Config{Policy: s.spec.VNet.Policy, Nameservers: s.spec.VNet.Nameservers, Gateway: s.spec.VNet.Gateway, Root: s.dir.vnetRoot()}
+	if c.Gateway != nil {
+		return json.Marshal(c)
+	}
 	for _, p := range s.state.Bridge.Interfaces {
 		l := vnet.Link{Guest: p.Tap, Network: p.Interface.Name, MAC: net.HardwareAddr(p.Interface.Mac).String()}
 		for _, text := range p.Interface.Addresses {
@@ -113,6 +127,34 @@ func (s *Sandbox) vnetConfig() ([]byte, error) {
 		c.Links = append(c.Links, l)
 	}
 	return json.Marshal(c)
+}
+
+// The guest's own network, as the guest is told of it (rtnetlink(7)).
+const (
+	guestNIC   = "eth0"
+	ipv4Family = 4
+	scopeLink  = 253
+)
+
+// ownInterface is the guest's at a gateway.
+func ownInterface(c *gateway.Config) *api.Interface {
+	guest := c.Guest()
+	return &api.Interface{
+		Name: guestNIC, Mac: gateway.GuestMAC[:], Mtu: gateway.MTU, Addresses: []string{guest.String()},
+		Routes: []*api.Route{
+			{Destination: guest.Masked().String(), Source: guest.Addr().String(), Scope: scopeLink, Family: ipv4Family},
+			{Gateway: c.Address().Addr().String(), Family: ipv4Family},
+		},
+	}
+}
+
+// nicSockets are the two ends of the guest's NIC at a gateway: the VM's and the vnet's.
+func nicSockets() (vm, network *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the guest's NIC: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "nic"), os.NewFile(uintptr(fds[1]), "nic"), nil
 }
 
 // waitCarries returns when frames are carried.

@@ -115,7 +115,7 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 		}
 	}()
 	t := translation{id: r.ID, role: role, spec: spec, container: s.pids.container, sandboxPID: uint32(sb.PID()),
-		userNS: sb.UserNamespace(), volumeName: sb.VolumeName}
+		userNS: sb.UserNamespace(), volumeName: sb.VolumeName, ownNetwork: sb.OwnNetwork()}
 	if t.guestVolumes, err = guestVolumes(ctx, sb, spec); err != nil {
 		return nil, fmt.Errorf("container %s: %w", r.ID, err)
 	}

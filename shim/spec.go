@@ -64,6 +64,8 @@ type translation struct {
 	userNS *api.UserNamespace
 	// volumeName finds the name in the share of what other containers may have too (Sandbox.VolumeName).
 	volumeName func(id string, a sandbox.Attach, owners string) (string, error)
+	// ownNetwork says that the guest's nameserver is one that only the guest reaches.
+	ownNetwork bool
 	// guestVolumes are the paths of volumes that are in the guest's memory, by the index of their mount.
 	guestVolumes map[int]string
 
@@ -223,10 +225,14 @@ func (t *translation) mounts() error {
 			return err
 		}
 	}
-	if t.role != cri.RoleContainer {
-		return nil
+	var missing []string
+	switch {
+	case t.role == cri.RoleContainer:
+		missing = []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev/shm"}
+	case t.ownNetwork:
+		missing = []string{"/etc/resolv.conf"}
 	}
-	for _, dest := range []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev/shm"} {
+	for _, dest := range missing {
 		if !seen[dest] {
 			t.spec.Mounts = append(t.spec.Mounts, t.podMount(dest))
 		}

@@ -84,9 +84,6 @@ func (c *Config) Validate() (*policy.Policy, error) {
 		if err := c.Gateway.Validate(); err != nil {
 			return nil, &FieldError{"gateway", err}
 		}
-		if len(c.Nameservers) == 0 {
-			return nil, &FieldError{"nameservers", errors.New("there are none, and the gateway resolves names")}
-		}
 	case len(c.Links) == 0:
 		return nil, &FieldError{"links", errors.New("there are none")}
 	}

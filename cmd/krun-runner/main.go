@@ -83,15 +83,18 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 
 // become is the way from a configuration to a VM; it returns only an error.
 func become(config io.Reader) error {
+	c, err := krun.ReadConfig(config)
+	if err != nil {
+		return configError{err}
+	}
+	if c.HasSocket() {
+		syscall.CloseOnExec(krun.SocketFile) // which spares it
+	}
 	if err := jail.CloseInherited(); err != nil {
 		return err
 	}
 	// A shim that dies closes the console's pipe: the VM must not die of that.
 	signal.Ignore(syscall.SIGPIPE)
-	c, err := krun.ReadConfig(config)
-	if err != nil {
-		return configError{err}
-	}
 	vm, err := krun.Load(c)
 	if err != nil {
 		return err

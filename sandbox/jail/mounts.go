@@ -44,7 +44,7 @@ func binds(c *krun.Config) []bind {
 			attributes: inert | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_RDONLY},
 		{source: "/dev/kvm", target: "/dev/kvm", attributes: inert},
 	}
-	if len(c.NICs) > 0 {
+	if c.HasTap() {
 		list = append(list, bind{source: "/dev/net/tun", target: "/dev/net/tun", attributes: inert})
 	}
 	return list
