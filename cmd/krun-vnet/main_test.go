@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,10 @@ import (
 
 	"krun.dev/krunpod/test/netlab"
 	"krun.dev/krunpod/vnet"
+	"krun.dev/krunpod/vnet/gateway"
+	"krun.dev/krunpod/vnet/packet"
 	"krun.dev/krunpod/vnet/policy"
+	"krun.dev/krunpod/vnet/vnettest"
 )
 
 // The test binary is the process too.
@@ -37,14 +41,23 @@ func TestMain(m *testing.M) {
 // child is a process that carries the frames of a lab's pod.
 type child struct {
 	*netlab.Pod
+	config  vnet.Config
 	cmd     *exec.Cmd
 	stdin   io.WriteCloser
 	reports *bufio.Scanner
 	stderr  strings.Builder
 }
 
-// start runs the process as the sandbox does, and waits for its first report.
+// start runs the process as the sandbox does.
 func start(t *testing.T, annotations map[string]string, change ...func(*vnet.Config)) *child {
+	t.Helper()
+	c := prepare(t, annotations, change...)
+	c.run()
+	return c
+}
+
+// prepare makes a lab and the process for it, which does not run yet.
+func prepare(t *testing.T, annotations map[string]string, change ...func(*vnet.Config)) *child {
 	t.Helper()
 	c := &child{Pod: netlab.NewPod(t)}
 	c.Silence("eth0", "")
@@ -57,23 +70,28 @@ func start(t *testing.T, annotations map[string]string, change ...func(*vnet.Con
 	for _, f := range change {
 		f(&config)
 	}
+	c.config = config
 	c.cmd = exec.Command("/proc/self/exe")
 	c.cmd.Env = []string{childEnv + "=1"}
 	c.cmd.Stderr = &c.stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS}
+	return c
+}
+
+func (c *child) run() {
+	c.Helper()
 	var err error
 	c.stdin, err = c.cmd.StdinPipe()
-	netlab.Must(t, err)
+	netlab.Must(c, err)
 	stdout, err := c.cmd.StdoutPipe()
-	netlab.Must(t, err)
+	netlab.Must(c, err)
 	c.Pod.Pod.In(c.cmd.Start)
-	t.Cleanup(func() {
+	c.Cleanup(func() {
 		_ = c.cmd.Process.Kill()
 		_ = c.cmd.Wait()
 	})
-	netlab.Must(t, json.NewEncoder(c.stdin).Encode(config))
+	netlab.Must(c, json.NewEncoder(c.stdin).Encode(c.config))
 	c.reports = bufio.NewScanner(stdout)
-	return c
 }
 
 // report is the next one.
@@ -115,6 +133,93 @@ func TestCarriesWhatThePolicyAllows(t *testing.T) {
 	}
 	if _, err := c.Dial(c.Guest, "tcp", netlab.At(netlab.Node4, 80)); err == nil {
 		t.Error("frames pass without the process")
+	}
+}
+
+// At a gateway it connects, accepts and takes datagrams in its jail, for a guest that is the other end of a socket.
+func TestServesAGatewayInItsJail(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	netlab.Must(t, err)
+	theirs := os.NewFile(uintptr(fds[1]), "nic")
+	own := os.NewFile(uintptr(fds[0]), "nic")
+	defer own.Close()
+	guest, err := net.FileConn(own)
+	netlab.Must(t, err)
+	defer guest.Close()
+	netlab.Must(t, guest.SetDeadline(time.Now().Add(netlab.Patience)))
+
+	config := &gateway.Config{}
+	c := prepare(t, nil, func(c *vnet.Config) {
+		c.Links, c.Gateway = nil, config
+		var err error
+		config.Forwards, err = gateway.ParseForwards("8080:80,5353:53/udp")
+		netlab.Must(t, err)
+	})
+	c.cmd.ExtraFiles = []*os.File{theirs}
+	c.run()
+	theirs.Close()
+	if r := c.report(); len(r.Links) != 1 || r.Links[0].Interface != "gateway" {
+		t.Fatalf("%+v", r)
+	}
+
+	self := vnettest.Host{MAC: gateway.GuestMAC, Addr: config.Guest().Addr()}
+	router := vnettest.Host{MAC: gateway.MAC, Addr: config.Address().Addr()}
+	frames := func(wanted string, has func(p *packet.Packet) bool) {
+		t.Helper()
+		for {
+			var length [4]byte
+			_, err := io.ReadFull(guest, length[:])
+			if err != nil {
+				t.Fatalf("no %s: %v: %s", wanted, err, c.stderr.String())
+			}
+			frame := make([]byte, binary.BigEndian.Uint32(length[:]))
+			_, err = io.ReadFull(guest, frame)
+			netlab.Must(t, err)
+			var p packet.Packet
+			if packet.Parse(frame, &p) != packet.WellFormed {
+				t.Fatalf("a malformed frame %x", frame)
+			}
+			if has(&p) {
+				return
+			}
+		}
+	}
+	send := func(frame []byte) {
+		t.Helper()
+		_, err := guest.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
+		netlab.Must(t, err)
+	}
+	known := func(p *packet.Packet) bool { // and tell it where the guest is
+		if p.Kind == packet.KindARP && p.To == self.Addr {
+			send(vnettest.ARP(t, self.MAC, 2, self, router))
+		}
+		return false
+	}
+
+	conn, err := c.Dial(c.Pod.Pod, "tcp", "127.0.0.1:8080")
+	netlab.Must(t, err)
+	defer conn.Close()
+	frames("connection from the forwarded port", func(p *packet.Packet) bool {
+		return known(p) || p.Protocol == packet.TCPProtocol && p.TCP.Has(packet.SYN) && p.ToPort == 80
+	})
+	datagram, err := c.Dial(c.Pod.Pod, "udp", "127.0.0.1:5353")
+	netlab.Must(t, err)
+	defer datagram.Close()
+	_, err = io.WriteString(datagram, "x")
+	netlab.Must(t, err)
+	frames("datagram from the forwarded port", func(p *packet.Packet) bool {
+		return known(p) || p.Protocol == packet.UDPProtocol && p.ToPort == 53
+	})
+	// Outwards: to the lab's node, which answers.
+	node := vnettest.Host{MAC: gateway.MAC, Addr: netip.MustParseAddr(netlab.Guest4)}
+	c.Listen(c.Pod.Pod, netlab.At(netlab.Guest4, 80), func(net.Conn) {})
+	send(vnettest.IP(t, self, node, vnettest.TCP(4000, 80, "S")))
+	frames("answer of a server outside", func(p *packet.Packet) bool {
+		return known(p) || p.Protocol == packet.TCPProtocol && p.TCP.Has(packet.SYN|packet.ACK) && p.FromPort == 80
+	})
+	netlab.Must(t, c.stdin.Close())
+	if err := c.cmd.Wait(); err != nil || c.stderr.Len() > 0 {
+		t.Errorf("it ended with %v: %s", err, c.stderr.String())
 	}
 }
 

@@ -112,9 +112,9 @@ func serveName(conn net.PacketConn) {
 }
 
 // vnetOf is the process that carries a pod's frames.
-func (n *node) vnetOf(p *testpod.Pod) int {
+func (n *node) vnetOf(id string) int {
 	n.Helper()
-	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", p.ID))
+	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", id))
 	if err != nil {
 		n.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestGuestSpeaksAsItselfAlone(t *testing.T) {
 func TestEndOfTheVNetIsTheEndOfThePod(t *testing.T) {
 	n := newNode(t)
 	p := n.pod(annotated("krun.dev/network", "vnet"))
-	pid := n.vnetOf(p)
+	pid := n.vnetOf(p.ID)
 	for field, want := range map[string]string{"Uid": "65534\t65534\t65534\t65534", "CapEff": "0000000000000000", "CapBnd": "0000000000000000",
 		"NoNewPrivs": "1", "Seccomp": "2"} {
 		if got, err := testpod.StatusField(pid, field); err != nil || got != want {
