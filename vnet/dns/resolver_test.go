@@ -691,7 +691,7 @@ func TestRefusedNamesAreBounded(t *testing.T) {
 
 func TestWithoutNamesAllAreAskedForAndNothingIsOpened(t *testing.T) {
 	s := newNameserver(t)
-	s.records["any.example.org."] = []dnsmessage.Resource{recordA("any.example.org.", "192.0.2.7", 60)}
+	s.know("any.example.org.", recordA("any.example.org.", "192.0.2.7", 60))
 	r := New(Config{Upstream: NewServers([]netip.AddrPort{s.addr}, new(net.Dialer).DialContext)})
 	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{
 		{Name: dnsmessage.MustNewName("any.example.org."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
