@@ -69,7 +69,10 @@ func Open(c *Config, hooks Hooks) (_ *Vnet, err error) {
 		v.resolver = dns.New(config)
 	}
 	if c.Gateway != nil {
-		return v, v.openGateway(*c.Gateway, hooks.Gateway)
+		if err := v.openGateway(*c.Gateway, hooks.Gateway); err != nil {
+			return nil, err
+		}
+		return v, nil
 	}
 	for _, l := range c.Links {
 		if err := v.open(l, c.Nameservers); err != nil {
@@ -106,14 +109,16 @@ func (v *Vnet) open(l Link, nameservers []netip.AddrPort) error {
 // gatewayName is what reports call the link to a gateway.
 const gatewayName = "gateway"
 
-func (v *Vnet) openGateway(c gateway.Config, open func(gateway.Config) (Gateway, error)) (err error) {
+func (v *Vnet) openGateway(c gateway.Config, open func(gateway.Config) (Gateway, error)) error {
 	guest, err := guestConn()
 	if err != nil {
 		return err
 	}
-	if v.gateway, err = open(c); err != nil {
+	g, err := open(c)
+	if err != nil {
 		return errors.Join(err, guest.Close())
 	}
+	v.gateway = g
 	return v.join(gatewayName, bridge.Stream("guest", guest), bridge.Messages(gatewayName, v.gateway), firewall.Config{
 		MAC: gateway.GuestMAC, Addresses: []netip.Addr{c.Guest().Addr()}, Policy: c.Guard(v.policy), Gateway: c.Address().Addr(),
 	})

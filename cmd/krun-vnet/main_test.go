@@ -136,6 +136,26 @@ func TestCarriesWhatThePolicyAllows(t *testing.T) {
 	}
 }
 
+func TestPortThatIsTakenIsNamed(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	netlab.Must(t, err)
+	guest, theirs := os.NewFile(uintptr(fds[0]), "nic"), os.NewFile(uintptr(fds[1]), "nic")
+	defer guest.Close()
+	defer theirs.Close()
+	c := prepare(t, nil, func(c *vnet.Config) {
+		forwards, err := gateway.ParseForwards("8080:80")
+		netlab.Must(t, err)
+		c.Links, c.Gateway = nil, &gateway.Config{Forwards: forwards}
+	})
+	c.Listen(c.Pod.Pod, "127.0.0.1:8080", func(net.Conn) {})
+	c.cmd.ExtraFiles = []*os.File{theirs}
+	c.run()
+	if err := c.cmd.Wait(); err == nil || strings.Count(c.stderr.String(), "\n") != 1 ||
+		!strings.Contains(c.stderr.String(), "127.0.0.1:8080: bind: address already in use") {
+		t.Errorf("it ended with %v: %s", err, c.stderr.String())
+	}
+}
+
 // At a gateway it connects, accepts and takes datagrams in its jail, for a guest that is the other end of a socket.
 func TestServesAGatewayInItsJail(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
