@@ -73,7 +73,10 @@ func printRows(out io.Writer, rows []row) error {
 		if r.Alive {
 			state = "running"
 		}
-		if r.Bridge != nil {
+		switch {
+		case r.VNet != nil && r.VNet.Gateway != nil:
+			nics = 1
+		case r.Bridge != nil:
 			nics = len(r.Bridge.Interfaces)
 		}
 		fmt.Fprintf(w, "%.13s\t%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\n", r.ID, r.Namespace, pod, state, pid, r.VCPUs, r.MemoryMiB, nics)
