@@ -21,9 +21,6 @@ type Config struct {
 	VCPUs uint8 `json:"vcpus"`
 	// MemoryMiB is the guest's RAM in MiB (krun_set_vm_config).
 	MemoryMiB uint32 `json:"memoryMiB"`
-	// HugePages leaves guest memory to the host's setting of transparent huge pages. Off by default: with them an idle
-	// VM holds several MiB more, and gives less back.
-	HugePages bool `json:"hugePages,omitempty"`
 	// Kernel replaces the kernel of libkrunfw or adds to its parameters; nil uses that one as it is.
 	Kernel *Kernel `json:"kernel,omitempty"`
 	// Agent is the static binary that becomes PID 1 of the guest.

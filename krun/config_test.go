@@ -107,7 +107,6 @@ func TestReadConfigRefuses(t *testing.T) {
 func TestReadConfigReadsWhatTheShimWrites(t *testing.T) {
 	want := valid()
 	want.Kernel = &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Cmdline: "debug"}
-	want.HugePages = true
 	got, err := ReadConfig(strings.NewReader(encode(t, want) + "\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +158,6 @@ func TestGuestParameters(t *testing.T) {
 	}{
 		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{dummy, reporting, dax}},
 		{"without the jail's mounts", func(*Config) {}, []string{dummy, reporting}},
-		{"huge pages", func(c *Config) { c.Root, c.HugePages = "/root", true }, []string{dummy, dax}},
 		{"more parameters", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug  loglevel=7"} },
 			[]string{dummy, reporting, "debug", "loglevel=7"}},
 		{"an external kernel", func(c *Config) {

@@ -3,6 +3,7 @@
 package krun
 
 /*
+#cgo amd64 LDFLAGS: -Wl,--wrap=mmap -Wl,--wrap=dlsym
 #cgo LDFLAGS: -lkrunlib -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 #include <dlfcn.h>
 #include <malloc.h>
@@ -10,8 +11,8 @@ package krun
 #include <sys/prctl.h>
 #include "libkrun.h"
 
-// Runs before Go's runtime makes its first thread: a huge page for each stack would cost 2 MiB, and a malloc arena for
-// each of libkrun's dozen threads costs more memory than their contention costs time.
+// Runs before Go's runtime makes its first thread: a huge page for each stack would cost 2 MiB (memory_amd64.c asks for those
+// that pay), and a malloc arena for each of libkrun's dozen threads costs more memory than their contention costs time.
 __attribute__((constructor)) static void save_memory(void) {
     prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     mallopt(M_ARENA_MAX, 2);

@@ -40,9 +40,6 @@ func Enter(c *krun.Config, warn func(message string)) (*krun.Config, error) {
 	if err := checkProc(); err != nil {
 		return nil, err
 	}
-	if err := setMemoryPolicy(c); err != nil {
-		return nil, err
-	}
 	if c.Jail.Has(krun.LayerCapabilities) {
 		if err := dropCapabilities(kept); err != nil {
 			return nil, err

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"krun.dev/krunpod/krun"
 )
 
 // maxFiles bounds the runner's descriptors. virtio-fs holds one for each inode that the guest remembers, so a pod that
@@ -65,16 +63,3 @@ func systemMaxFiles() uint64 {
 
 // nrOpenDefault is the kernel's (fs/file.c, sysctl_nr_open).
 const nrOpenDefault = 1 << 20
-
-// setMemoryPolicy applies to guest memory, which libkrun maps later. package krun has disabled huge pages for all of
-// the process at its start.
-func setMemoryPolicy(c *krun.Config) error {
-	disable := uintptr(1)
-	if c.HugePages {
-		disable = 0
-	}
-	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, disable, 0, 0, 0); err != nil {
-		return fmt.Errorf("jail: transparent huge pages (PR_SET_THP_DISABLE): %w", err)
-	}
-	return nil
-}

@@ -123,6 +123,7 @@ func TestFilterVerdicts(t *testing.T) {
 			[]uint64{0, unix.RLIMIT_CORE, 0x7f00_0000_0000}, refuse},
 		{"a limit of another process", unix.SYS_PRLIMIT64, []uint64{7, unix.RLIMIT_STACK, 0}, refuse},
 		{"a thread's name", unix.SYS_PRCTL, []uint64{unix.PR_SET_NAME}, allow},
+		{"huge pages", unix.SYS_PRCTL, []uint64{unix.PR_SET_THP_DISABLE, 0}, allow},
 		{"core dumps again", unix.SYS_PRCTL, []uint64{unix.PR_SET_DUMPABLE, 1}, refuse},
 		{"a call that no list names", unix.SYS_SETHOSTNAME, nil, refuse},
 		{"execve", unix.SYS_EXECVE, nil, kill},

@@ -88,7 +88,7 @@ func conditional() []rule {
 		{number: unix.SYS_IOCTL, conditions: []condition{{arg: 1, alternatives: ioctls}}},
 		{number: unix.SYS_SOCKET, conditions: []condition{{arg: 0, alternatives: is(unix.AF_UNIX)}}},
 		{number: unix.SYS_PRCTL, conditions: []condition{{arg: 0, alternatives: is(unix.PR_SET_NAME, unix.PR_GET_NAME,
-			unix.PR_SET_VMA, unix.PR_CAPBSET_READ)}}},
+			unix.PR_SET_VMA, unix.PR_SET_THP_DISABLE, unix.PR_CAPBSET_READ)}}},
 		// Asking for one's own limits, not setting any.
 		{number: unix.SYS_PRLIMIT64, conditions: []condition{
 			{arg: 0, alternatives: is(0)},
