@@ -151,18 +151,19 @@ func TestExternalKernelKeepsWhatTheVMNeeds(t *testing.T) {
 
 func TestGuestParameters(t *testing.T) {
 	const dax, reporting, dummy = "rootflags=dax=always", "page_reporting.page_reporting_order=3", "dummy.numdummies=0"
+	const jitter = "initcall_blacklist=jent_mod_init"
 	for _, tc := range []struct {
 		name   string
 		change func(*Config)
 		want   []string
 	}{
-		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{dummy, reporting, dax}},
-		{"without the jail's mounts", func(*Config) {}, []string{dummy, reporting}},
+		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{dummy, jitter, reporting, dax}},
+		{"without the jail's mounts", func(*Config) {}, []string{dummy, jitter, reporting}},
 		{"more parameters", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug  loglevel=7"} },
-			[]string{dummy, reporting, "debug", "loglevel=7"}},
+			[]string{dummy, jitter, reporting, "debug", "loglevel=7"}},
 		{"an external kernel", func(c *Config) {
 			c.Root, c.Kernel = "/root", &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Cmdline: "debug"}
-		}, []string{dummy, reporting}},
+		}, []string{dummy, jitter, reporting}},
 	} {
 		c := valid()
 		tc.change(c)

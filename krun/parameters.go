@@ -26,8 +26,9 @@ func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
 
 // guestParameters are appended to the kernel command line of every guest.
 func guestParameters(c *Config) []string {
-	// A driver that is built in would make an interface dummy0, which no pod asked for.
-	list := []string{"dummy.numdummies=0", fmt.Sprintf("page_reporting.page_reporting_order=%d", reportingOrder)}
+	// A driver that is built in would make an interface dummy0, which no pod asked for. The random numbers of CPU jitter, which
+	// nobody uses where the kernel is not in FIPS mode, are tested at each boot: 2 % of it.
+	list := []string{"dummy.numdummies=0", "initcall_blacklist=jent_mod_init", fmt.Sprintf("page_reporting.page_reporting_order=%d", reportingOrder)}
 	if c.rootDAX() {
 		list = append(list, "rootflags=dax=always")
 	}

@@ -46,3 +46,11 @@ func TestEnableAll(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestMinFreeIsTheKernelsForItsSize(t *testing.T) {
+	for total, want := range map[uint64]uint64{1 << 9: 128, 512 << 10: 2896, 4 << 20: 8192, 1 << 40: 256 << 10} {
+		if got := minFreeKiB(total); got != want {
+			t.Errorf("of %d KiB: %d KiB, want %d", total, got, want)
+		}
+	}
+}

@@ -111,7 +111,12 @@ func Limits() error {
 			return fmt.Errorf("set resource limit %d: %w", l.what, err)
 		}
 	}
+	total, err := totalMemory()
+	if err != nil {
+		return err
+	}
 	if err := sysctl.Apply(sysctl.Root, map[string]string{
+		"vm.min_free_kbytes":   strconv.FormatUint(minFreeKiB(total>>10), 10),
 		"kernel.panic":         "-1",
 		"kernel.panic_on_oops": "1",
 		"vm.overcommit_memory": "1",
@@ -125,6 +130,22 @@ func Limits() error {
 		}
 	}
 	return nil
+}
+
+func totalMemory() (uint64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("size of the guest's memory: %w", err)
+	}
+	return info.Totalram * uint64(info.Unit), nil
+}
+
+// minFreeKiB is how much of the guest's memory its kernel keeps free, from which it lets nobody take but itself: what it
+// computes from its size (calculate_min_free_kbytes, mm/page_alloc.c). With transparent huge pages it then takes 22 MiB
+// instead, however small it is (set_recommended_min_free_kbytes, mm/khugepaged.c), which a pod would have to pay for.
+func minFreeKiB(totalKiB uint64) uint64 {
+	const least, most = 128, 256 << 10
+	return min(max(uint64(math.Sqrt(float64(totalKiB*16))), least), most)
 }
 
 // whereKnown are parameters that a kernel may lack. The first ones are what distributions set on every node. The last
