@@ -8,10 +8,11 @@
 // writes to densely (measured with Linux 6.12 of libkrunfw 5.5.0, guests of 256 MiB to 2 GiB):
 //
 //   - the kernel's text and data,
-//   - the upper half of what lies below the kernel: 16 MiB, from which memblock allocates early,
+//   - what its page allocator gives out first: the upper half of what lies below the kernel, 16 MiB, and the first of its own
+//     largest blocks above it,
 //   - the end of RAM: its page structures (64 bytes for each page of 4 KiB, include/linux/mm_types.h) and 4 MiB more.
 //
-// A guess that is wrong for another kernel costs memory or time, and nothing else. Where the host has no huge pages to
+// A guess that is wrong for another kernel costs time, and memory until free-page reporting gives it back. Where the host has no huge pages to
 // give, all is as it would be without.
 //
 // libkrun has no function for it. So the linker leads its mmap(2) and dlsym(3) here (ld's --wrap): a VM's memory can be
@@ -26,6 +27,9 @@
 #include <sys/prctl.h>
 
 enum { PAGE = 4 << 10, HUGE = 2 << 20 };
+
+// The largest block of a guest's page allocator (MAX_PAGE_ORDER, include/linux/mmzone.h).
+enum { LARGEST = 4 << 20 };
 
 // How vm-memory 0.17.1 maps a guest's RAM (src/mmap/unix.rs, MmapRegionBuilder::build): nobody else in this process does.
 enum { RAM = MAP_ANONYMOUS | MAP_NORESERVE | MAP_PRIVATE };
@@ -102,7 +106,11 @@ void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t 
 		mapped = BELOW;
 		if (length == kernel_address)
 			touch(p + length / 2, length / 2);
-	} else if (mapped == BELOW && kernel_end + length == GAP) {
+		return p;
+	}
+	if (mapped == BELOW && length >= 2 * LARGEST)
+		touch(p + (-kernel_end & (LARGEST - 1)), LARGEST);
+	if (mapped == BELOW && kernel_end + length == GAP) {
 		mapped = ABOVE;
 	} else {
 		size_t top = ram / PER_PAGE_STRUCT + EARLY;

@@ -11,7 +11,7 @@ import (
 
 // hugeAtBoot bounds the huge pages of a guest of 512 MiB, in KiB: less would be a boot of thousands of faults, more would be
 // memory that the guest does not use (krun/memory_amd64.c).
-const hugeAtBootLeast, hugeAtBootMost = 24 << 10, 40 << 10
+const hugeAtBootLeast, hugeAtBootMost = 24 << 10, 44 << 10
 
 func TestWhatABootWritesToIsInHugePages(t *testing.T) {
 	if mode, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled"); err != nil || strings.Contains(string(mode), "[never]") {
