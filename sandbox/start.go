@@ -12,7 +12,6 @@ import (
 	"time"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/ttrpc"
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/config"
@@ -258,7 +257,7 @@ func (s *Sandbox) meetAgent(ctx context.Context) error {
 	}
 	s.control.Close() // one connection, the first: the guest gets no second
 	s.timeline.Mark("agent connected")
-	s.client = ttrpc.NewClient(conn)
+	s.client = newClient(conn)
 	s.Task = taskAPI.NewTTRPCTaskClient(s.client)
 	s.Agent = api.NewAgentClient(s.client)
 	s.spec.Guest.UnixNanoseconds = time.Now().UnixNano()
