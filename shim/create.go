@@ -69,7 +69,7 @@ func (s *service) createSandboxTask(ctx context.Context, r *taskAPI.CreateTaskRe
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	pod, err := s.startPod(sspec)
+	pod, err := s.startPod(sspec, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (s *service) createAlone(ctx context.Context, r *taskAPI.CreateTaskRequest,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	pod, err := s.startPod(sspec)
+	pod, err := s.startPod(sspec, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -178,10 +178,23 @@ func (s *service) createInGuest(ctx context.Context, sb *sandbox.Sandbox, r *tas
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if _, err := sb.Task.Create(ctx, req); err != nil {
-		return errgrpc.ToNative(guestError(err))
+	_, err = sb.Task.Create(ctx, req)
+	err = errgrpc.ToNative(guestError(err))
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, undoCreate(context.WithoutCancel(ctx), sb, r.ID))
 	}
-	return nil
+	return err
+}
+
+// undoCreate deletes in the guest what it may have made, or may yet make, after the host has given it up.
+func undoCreate(ctx context.Context, sb *sandbox.Sandbox, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := sb.Task.Delete(ctx, &taskAPI.DeleteRequest{ID: id})
+	if err = errgrpc.ToNative(guestError(err)); err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("delete in the guest what its creation may have left: %w", err)
 }
 
 // attachVolumes shows paths of the host to the guest, some of them by the mappings of a user namespace.
