@@ -12,6 +12,7 @@ import (
 	"time"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/log"
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/config"
@@ -37,6 +38,7 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 			retErr = errors.Join(retErr, s.Delete(context.WithoutCancel(ctx)))
 		}
 	}()
+	s.warnOfJail()
 	if err := s.prepareShare(); err != nil {
 		return nil, err
 	}
@@ -206,6 +208,13 @@ func (s *Sandbox) boot() error {
 
 func (s *Sandbox) jail() krun.Jail {
 	return krun.Jail{Root: s.dir.jail(), Off: s.cfg.Jail.Off}
+}
+
+// warnOfJail says in containerd's log, which the administrator reads, what the runner says to the end of its own output.
+func (s *Sandbox) warnOfJail() {
+	for _, l := range s.cfg.Jail.Off {
+		log.L.WithField("sandbox", s.spec.ID).Warn(l.Insecure())
+	}
 }
 
 func (s *Sandbox) vmConfig() *krun.Config {
