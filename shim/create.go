@@ -142,10 +142,7 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 		return nil, err
 	}
 	p := newProcess(r.ID, "", s.pids.add(r.ID), u, io)
-	c := &container{id: r.ID, bundle: r.Bundle, init: p, execs: map[string]*process{}}
-	if spec.Linux != nil {
-		c.resources = spec.Linux.Resources
-	}
+	c := &container{id: r.ID, bundle: r.Bundle, init: p, execs: map[string]*process{}, resources: spec.Linux.Resources}
 	if !s.add(c) {
 		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 	}
