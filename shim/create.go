@@ -138,6 +138,14 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 		}
 	}()
 	sb.MarkContainer(r.ID, "attached")
+	if err := s.pin(sb, spec.Linux.Resources); err != nil {
+		return nil, fmt.Errorf("container %s: %w", r.ID, err)
+	}
+	defer func() {
+		if retErr != nil {
+			s.unpin(sb)
+		}
+	}()
 	if err := s.createInGuest(ctx, sb, r, spec, io); err != nil {
 		return nil, err
 	}

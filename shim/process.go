@@ -101,9 +101,21 @@ type container struct {
 	gauge   gauge
 	oomTold bool // belongs to watchEvents
 
-	// updating is held through an update; resources are the limits that the container has.
-	updating  sync.Mutex
+	// resources are the limits that the container has, also guarded by mu; updating is held through an update.
 	resources *specs.LinuxResources
+	updating  sync.Mutex
+}
+
+func (c *container) limits() *specs.LinuxResources {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.resources
+}
+
+func (c *container) setLimits(r *specs.LinuxResources) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resources = r
 }
 
 func (c *container) exec(id string) (*process, bool) {

@@ -39,6 +39,7 @@ type service struct {
 	pids      *pids
 	starts    chan struct{} // holds one of maxStarts for each process that is being set up
 	gauges    gauges
+	pinning   sync.Mutex // held while the VM is pinned
 
 	mu         sync.Mutex
 	pod        *pod

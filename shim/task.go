@@ -248,12 +248,12 @@ func (s *service) deleteContainer(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
+	var sb *sandbox.Sandbox // in which other containers may go on
 	switch {
 	case p.container == pod.spec.ID:
 		// The pause container, or a container alone: the sandbox goes with it.
 		err = pod.delete(ctx)
 	default:
-		var sb *sandbox.Sandbox
 		if sb, err = pod.started(ctx); err == nil {
 			err = sb.Detach(p.container)
 		}
@@ -262,6 +262,9 @@ func (s *service) deleteContainer(ctx context.Context, p *process) error {
 		return err
 	}
 	s.remove(p.container)
+	if sb != nil && pod.alive() {
+		s.unpin(sb)
+	}
 	return nil
 }
 
