@@ -81,7 +81,7 @@ func (s *sandbox) configure(r *api.ConfigureSandboxRequest) error {
 	if err := writePodFiles(r); err != nil {
 		return err
 	}
-	return guest.MountShm(r.GetShmBytes())
+	return guest.MountShm()
 }
 
 // enterUserNamespace makes the pod's namespaces and moves its interfaces there.
@@ -128,7 +128,7 @@ func writePodFiles(r *api.ConfigureSandboxRequest) error {
 	if err != nil {
 		return err
 	}
-	hosts, err := podfile.Hosts(r.GetHostname(), addresses(r.GetInterfaces()), r.GetHosts())
+	hosts, err := podfile.Hosts(r.GetHostname(), addresses(r.GetInterfaces()))
 	if err != nil {
 		return err
 	}
@@ -168,16 +168,6 @@ func kernelRelease() string {
 		return ""
 	}
 	return unix.ByteSliceToString(u.Release[:])
-}
-
-// UpdateNetwork implements the Agent API.
-func (s *sandbox) UpdateNetwork(_ context.Context, r *api.UpdateNetworkRequest) (*api.UpdateNetworkResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.names.Inside(func() error { return netconf.Update(r.GetInterfaces()) }); err != nil {
-		return nil, errgrpc.ToGRPC(fmt.Errorf("update network: %w", err))
-	}
-	return &api.UpdateNetworkResponse{}, nil
 }
 
 // SandboxStats implements the Agent API: processor time and I/O of the whole guest, memory of all containers (the

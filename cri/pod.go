@@ -66,7 +66,8 @@ func FromPod(namespace, id, netNS string, pod *runtime.PodSandboxConfig, cfg *co
 }
 
 // podSysctls adds what containerd sets for a pause container unless it is configured otherwise: every process may listen
-// on any port and may ping (enable_unprivileged_ports, enable_unprivileged_icmp).
+// on any port and may ping (enable_unprivileged_ports, enable_unprivileged_icmp). How it is configured a shim is not told:
+// neither the PodSandboxConfig nor the runtime's options have it.
 func podSysctls(asked map[string]string) map[string]string {
 	all := map[string]string{
 		"net.ipv4.ip_unprivileged_port_start": "0",

@@ -1,12 +1,24 @@
 package krun
 
-// LibkrunVersion is the version of the crate in krun/libkrun; libkrun itself does not tell.
-const LibkrunVersion = "1.19.7"
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// LibkrunVersion is what this build was linked with: the crate in krun/libkrun or, set by the linker, the library of the
+// system that hack/libkrun chose. libkrun itself does not tell.
+var LibkrunVersion = "1.19.7"
 
 // Info is what a runner can say about the node without starting a VM.
 type Info struct {
-	Libkrun  string          `json:"libkrun"`
-	Features map[string]bool `json:"features"`
+	// Libkrun is the version, and LibkrunPath the file of a library that is not part of the runner.
+	Libkrun     string          `json:"libkrun"`
+	LibkrunPath string          `json:"libkrunPath,omitempty"`
+	Features    map[string]bool `json:"features"`
 	// KVM is the version of /dev/kvm's interface, 0 where it does not answer.
 	KVM      int      `json:"kvm"`
 	MaxVCPUs int      `json:"maxVCPUs"`
@@ -17,4 +29,34 @@ type Info struct {
 // features are the numbers of krun_has_feature.
 var features = map[string]uint64{
 	"net": 0, "blk": 1, "gpu": 2, "snd": 3, "input": 4, "efi": 5, "tee": 6, "init-blob": 11,
+}
+
+// fileVersion is the version at the end of a library's name.
+var fileVersion = regexp.MustCompile(`\.so\.(\d+\.\d+\.\d+)$`)
+
+// useLibkrun notes which file libkrun was loaded from: another than this build was linked with may be there by now. A
+// problem is one that is older; what it lacks would be missed in the middle of a start.
+func (i *Info) useLibkrun(path string) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	i.LibkrunPath = path
+	if m := fileVersion.FindStringSubmatch(path); m != nil {
+		i.Libkrun = m[1]
+	}
+	if slices.Compare(numbers(i.Libkrun), numbers(LibkrunVersion)) < 0 {
+		i.Problems = append(i.Problems, fmt.Sprintf("libkrun %s in %s is older than %s, which this krun-runner was built with: "+
+			"install that or a newer one, or build krun-runner with KRUNPOD_LIBKRUN=crate", i.Libkrun, path, LibkrunVersion))
+	}
+}
+
+func numbers(version string) (list []int) {
+	for part := range strings.SplitSeq(version, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			break
+		}
+		list = append(list, n)
+	}
+	return list
 }

@@ -102,6 +102,11 @@ const (
 // Layers lists every Layer.
 var Layers = []Layer{LayerMounts, LayerCapabilities, LayerNoNewPrivs, LayerSeccomp, LayerDevices}
 
+// Insecure is the warning of a start without the layer.
+func (l Layer) Insecure() string {
+	return "INSECURE: jail layer " + string(l) + " is switched off: the guest is not confined as it should be"
+}
+
 // Has reports whether layer l is in force.
 func (j Jail) Has(l Layer) bool {
 	for _, off := range j.Off {

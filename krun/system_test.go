@@ -53,6 +53,9 @@ func TestSystemLibkrunIsLinkedFromItsDirectory(t *testing.T) {
 	if said := hackLibkrun(t, dir); !strings.Contains(said, "libkrun 1.99.0 of this system") {
 		t.Errorf("it says %q", said)
 	}
+	if version, err := os.ReadFile(filepath.Join(dir, "libkrun.version")); err != nil || string(version) != "1.99.0\n" {
+		t.Errorf("the version for the build is %q (%v)", version, err)
+	}
 	compile(t, dir, "int krun_create_ctx(void); int main(void) { return krun_create_ctx(); }", "-L.", "-lkrunlib", "-o", "runner")
 	f, err := elf.Open(filepath.Join(dir, "runner"))
 	if err != nil {

@@ -169,6 +169,17 @@ func TestLeaveWithoutState(t *testing.T) {
 	}
 }
 
+func TestLeaveWithoutStateSparesAMicroVM(t *testing.T) {
+	l := newLab(t)
+	l.bridgePod()
+	l.attach(l.join().Interfaces[0])
+	joined := l.pod.state()
+	must(t, Leave(context.Background(), l.pod.Path, nil))
+	if after := l.pod.state(); after != joined {
+		t.Errorf("after Leave:\n%s\nbefore:\n%s", after, joined)
+	}
+}
+
 func TestLeaveOnWhatHasVanished(t *testing.T) {
 	ctx := context.Background()
 	t.Run("interface", func(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 
 // Leave removes the taps, qdiscs and filters that Join made in the network namespace at nsPath, and leaves the
 // interfaces as CNI had made them. It may be called again: a namespace, interface or tap that has vanished is not an
-// error, and neither is a path that Join refuses. With b nil it removes every tap of Join that it finds, for the case that no state was kept.
+// error, and neither is a path that Join refuses. With b nil it removes what it finds of a Join whose outcome was not kept; a
+// tap that a microVM is attached to is another's then, and stays.
 //
 // The microVM must have ended, or loses its network.
 func Leave(ctx context.Context, nsPath string, b *Bridge) error {
@@ -53,7 +54,7 @@ func (b *Bridge) leave(h *netlink.Handle) error {
 	return errors.Join(errs...)
 }
 
-// leaveFound undoes the ports that their taps tell of.
+// leaveFound undoes the ports that their taps tell of, but for those in use.
 func leaveFound(h *netlink.Handle) error {
 	links, err := Dump(h.LinkList)
 	if err != nil {
@@ -61,7 +62,7 @@ func leaveFound(h *netlink.Handle) error {
 	}
 	var errs []error
 	for _, l := range links {
-		if host, ours := leftover(l); ours {
+		if host, ours := leftover(l); ours && !attached(l) {
 			errs = append(errs, host.remove(h))
 		}
 	}

@@ -29,7 +29,8 @@ func Remove(ctx context.Context, path string) error {
 	if st.Cgroup != "" {
 		errs = append(errs, removeCgroup(ctx, st.Cgroup))
 	}
-	if st.Bridge != nil {
+	if st.NetNS != "" {
+		// Without a Bridge the sandbox ended before it noted what it had made there, if anything.
 		errs = append(errs, netbridge.Leave(ctx, st.NetNS, st.Bridge))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -35,6 +35,7 @@ type Sandbox struct {
 	client   *ttrpc.Client
 	mirrors  mirrors
 	scratch  scratch
+	cpuset   cpuset
 
 	// counted is closed when the end of the VM is in the ledger.
 	counted chan struct{}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/ttrpc"
+	"github.com/containerd/log"
 
 	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/config"
@@ -38,6 +38,7 @@ func Start(ctx context.Context, cfg *config.Config, spec Spec, tl *Timeline) (_ 
 			retErr = errors.Join(retErr, s.Delete(context.WithoutCancel(ctx)))
 		}
 	}()
+	s.warnOfJail()
 	if err := s.prepareShare(); err != nil {
 		return nil, err
 	}
@@ -209,6 +210,13 @@ func (s *Sandbox) jail() krun.Jail {
 	return krun.Jail{Root: s.dir.jail(), Off: s.cfg.Jail.Off}
 }
 
+// warnOfJail says in containerd's log, which the administrator reads, what the runner says to the end of its own output.
+func (s *Sandbox) warnOfJail() {
+	for _, l := range s.cfg.Jail.Off {
+		log.L.WithField("sandbox", s.spec.ID).Warn(l.Insecure())
+	}
+}
+
 func (s *Sandbox) vmConfig() *krun.Config {
 	c := &krun.Config{
 		ID:        s.spec.ID,
@@ -258,7 +266,7 @@ func (s *Sandbox) meetAgent(ctx context.Context) error {
 	}
 	s.control.Close() // one connection, the first: the guest gets no second
 	s.timeline.Mark("agent connected")
-	s.client = ttrpc.NewClient(conn)
+	s.client = newClient(conn)
 	s.Task = taskAPI.NewTTRPCTaskClient(s.client)
 	s.Agent = api.NewAgentClient(s.client)
 	s.spec.Guest.UnixNanoseconds = time.Now().UnixNano()

@@ -39,7 +39,7 @@ type State struct {
 	Pod       Pod    `json:"pod,omitzero"`
 	VCPUs     uint8  `json:"vcpus"`
 	MemoryMiB uint32 `json:"memoryMiB"`
-	// NetNS and Bridge are set once taps may exist in the pod's network namespace.
+	// NetNS is set before taps may exist in the pod's network namespace, and Bridge when all of them do.
 	NetNS  string            `json:"netns,omitempty"`
 	Bridge *netbridge.Bridge `json:"bridge,omitempty"`
 	// VNet is what the frames pass, if not a redirect.

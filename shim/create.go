@@ -69,7 +69,7 @@ func (s *service) createSandboxTask(ctx context.Context, r *taskAPI.CreateTaskRe
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	pod, err := s.startPod(sspec)
+	pod, err := s.startPod(sspec, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (s *service) createAlone(ctx context.Context, r *taskAPI.CreateTaskRequest,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	pod, err := s.startPod(sspec)
+	pod, err := s.startPod(sspec, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -138,14 +138,19 @@ func (s *service) createContainer(ctx context.Context, r *taskAPI.CreateTaskRequ
 		}
 	}()
 	sb.MarkContainer(r.ID, "attached")
+	if err := s.pin(sb, spec.Linux.Resources); err != nil {
+		return nil, fmt.Errorf("container %s: %w", r.ID, err)
+	}
+	defer func() {
+		if retErr != nil {
+			s.unpin(sb)
+		}
+	}()
 	if err := s.createInGuest(ctx, sb, r, spec, io); err != nil {
 		return nil, err
 	}
 	p := newProcess(r.ID, "", s.pids.add(r.ID), u, io)
-	c := &container{id: r.ID, bundle: r.Bundle, init: p, execs: map[string]*process{}}
-	if spec.Linux != nil {
-		c.resources = spec.Linux.Resources
-	}
+	c := &container{id: r.ID, bundle: r.Bundle, init: p, execs: map[string]*process{}, resources: spec.Linux.Resources}
 	if !s.add(c) {
 		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 	}
@@ -178,10 +183,23 @@ func (s *service) createInGuest(ctx context.Context, sb *sandbox.Sandbox, r *tas
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if _, err := sb.Task.Create(ctx, req); err != nil {
-		return errgrpc.ToNative(guestError(err))
+	_, err = sb.Task.Create(ctx, req)
+	err = errgrpc.ToNative(guestError(err))
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, undoCreate(context.WithoutCancel(ctx), sb, r.ID))
 	}
-	return nil
+	return err
+}
+
+// undoCreate deletes in the guest what it may have made, or may yet make, after the host has given it up.
+func undoCreate(ctx context.Context, sb *sandbox.Sandbox, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := sb.Task.Delete(ctx, &taskAPI.DeleteRequest{ID: id})
+	if err = errgrpc.ToNative(guestError(err)); err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("delete in the guest what its creation may have left: %w", err)
 }
 
 // attachVolumes shows paths of the host to the guest, some of them by the mappings of a user namespace.

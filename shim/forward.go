@@ -2,11 +2,14 @@ package shim
 
 import (
 	"context"
+	"fmt"
 
 	eventsAPI "github.com/containerd/containerd/api/events"
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -34,9 +37,27 @@ func forward[Req, Resp any](ctx context.Context, s *service, id, exec string,
 	return resp, nil
 }
 
-// Pids lists the processes of a container by their ids in the guest.
-func (s *service) Pids(ctx context.Context, r *taskAPI.PidsRequest) (*taskAPI.PidsResponse, error) {
-	return forward(ctx, s, r.ID, "", taskAPI.TTRPCTaskService.Pids, r)
+// Pids lists the processes of a container that the shim knows, by the ids that it gave them: its init and the execs that
+// run. What else runs in the guest has no id that means anything to the host.
+func (s *service) Pids(_ context.Context, r *taskAPI.PidsRequest) (*taskAPI.PidsResponse, error) {
+	c, _, err := s.get(r.ID, "")
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	resp := &taskAPI.PidsResponse{}
+	for _, p := range c.processes() {
+		info := &task.ProcessInfo{Pid: p.pid}
+		if st := p.currentStatus(); st == task.Status_STOPPED || p.exec != "" && st == task.Status_CREATED {
+			continue
+		}
+		if p.exec != "" {
+			if info.Info, err = typeurl.MarshalAnyToProto(&options.ProcessDetails{ExecID: p.exec}); err != nil {
+				return nil, errgrpc.ToGRPC(fmt.Errorf("encode the details of exec %s: %w", p.exec, err))
+			}
+		}
+		resp.Processes = append(resp.Processes, info)
+	}
+	return resp, nil
 }
 
 // Pause freezes a container.
@@ -80,9 +101,4 @@ func (s *service) CloseIO(_ context.Context, r *taskAPI.CloseIORequest) (*emptyp
 		p.io.closeStdin()
 	}
 	return &emptypb.Empty{}, nil
-}
-
-// Stats reports a container's cgroup in the guest.
-func (s *service) Stats(ctx context.Context, r *taskAPI.StatsRequest) (*taskAPI.StatsResponse, error) {
-	return forward(ctx, s, r.ID, "", taskAPI.TTRPCTaskService.Stats, r)
 }

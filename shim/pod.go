@@ -31,6 +31,8 @@ type pod struct {
 	// ended is closed when there is no VM any more, or there never was one.
 	ended chan struct{}
 
+	gauge gauge
+
 	deleteOnce sync.Once
 	deleteErr  error
 }

@@ -1,6 +1,9 @@
 package shim
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +27,10 @@ type process struct {
 	// starting is held through a start: the end of what starts is told after it.
 	starting sync.Mutex
 
+	// gone is closed when the guest has said that the process has ended, or cannot any more.
+	gone     chan struct{}
+	goneOnce sync.Once
+
 	mu     sync.Mutex
 	status task.Status
 	// exit is set before exited is closed.
@@ -35,7 +42,7 @@ type process struct {
 func newProcess(container, exec string, pid uint32, u uris, io *stdio) *process {
 	return &process{
 		container: container, exec: exec, pid: pid, uris: u, io: io,
-		status: task.Status_CREATED, exited: make(chan struct{}),
+		status: task.Status_CREATED, exited: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
 
@@ -91,9 +98,24 @@ type container struct {
 	mu    sync.Mutex
 	execs map[string]*process
 
-	// updating is held through an update; resources are the limits that the container has.
-	updating  sync.Mutex
+	gauge   gauge
+	oomTold bool // belongs to watchEvents
+
+	// resources are the limits that the container has, also guarded by mu; updating is held through an update.
 	resources *specs.LinuxResources
+	updating  sync.Mutex
+}
+
+func (c *container) limits() *specs.LinuxResources {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.resources
+}
+
+func (c *container) setLimits(r *specs.LinuxResources) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resources = r
 }
 
 func (c *container) exec(id string) (*process, bool) {
@@ -101,6 +123,15 @@ func (c *container) exec(id string) (*process, bool) {
 	defer c.mu.Unlock()
 	p, ok := c.execs[id]
 	return p, ok
+}
+
+// processes are the init and, in the order of their process ids, the execs.
+func (c *container) processes() []*process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := append([]*process{c.init}, slices.Collect(maps.Values(c.execs))...)
+	slices.SortFunc(all[1:], func(a, b *process) int { return cmp.Compare(a.pid, b.pid) })
+	return all
 }
 
 // addExec reports whether the id was free.

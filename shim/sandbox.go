@@ -10,8 +10,8 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
-	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -27,11 +27,9 @@ func (s *service) CreateSandbox(_ context.Context, r *sandboxAPI.CreateSandboxRe
 	if err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument))
 	}
-	p, err := s.startPod(spec)
-	if err != nil {
+	if _, err := s.startPod(spec, true, annotations); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	p.owned, p.annotations = true, annotations
 	return &sandboxAPI.CreateSandboxResponse{}, nil
 }
 
@@ -165,14 +163,15 @@ func (s *service) SandboxMetrics(ctx context.Context, r *sandboxAPI.SandboxMetri
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	resp, err := sb.Agent.SandboxStats(ctx, &api.SandboxStatsRequest{})
+	stats, err := s.gauges.read(ctx, &p.gauge, func(ctx context.Context) (*anypb.Any, error) {
+		resp, err := sb.Agent.SandboxStats(ctx, &api.SandboxStatsRequest{})
+		return resp.GetMetrics(), err
+	})
 	if err != nil {
-		return nil, guestError(err)
+		return nil, err
 	}
 	return &sandboxAPI.SandboxMetricsResponse{Metrics: &types.Metric{
-		ID: r.SandboxID, Timestamp: timestamppb.Now(), Data: typeurl.MarshalProto(resp.Metrics),
+		ID: r.SandboxID, Timestamp: timestamppb.Now(), Data: stats,
 	}}, nil
 }
 

@@ -38,6 +38,8 @@ type service struct {
 	timeline  *sandbox.Timeline
 	pids      *pids
 	starts    chan struct{} // holds one of maxStarts for each process that is being set up
+	gauges    gauges
+	pinning   sync.Mutex // held while the VM is pinned
 
 	mu         sync.Mutex
 	pod        *pod
@@ -53,6 +55,7 @@ func newService(ctx context.Context, namespace string, cfg *config.Config, publi
 		timeline:   sandbox.NewTimeline(started),
 		events:     newEvents(ctx, publisher),
 		starts:     make(chan struct{}, maxStarts),
+		gauges:     gauges{wait: statsWait},
 		containers: map[string]*container{},
 		names:      map[string]bool{},
 	}
@@ -93,13 +96,14 @@ func (s *service) named(name string) (again bool) {
 }
 
 // startPod begins the sandbox's start. The pod's own context lives on after the request that began it.
-func (s *service) startPod(spec sandbox.Spec) (*pod, error) {
+func (s *service) startPod(spec sandbox.Spec, owned bool, annotations map[string]string) (*pod, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pod != nil {
 		return nil, fmt.Errorf("sandbox %s already exists: %w", spec.ID, errdefs.ErrAlreadyExists)
 	}
 	s.pod = startPod(s.cfg, spec, s.timeline)
+	s.pod.owned, s.pod.annotations = owned, annotations
 	return s.pod, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,7 +104,9 @@ func (t *translation) apply() error {
 	if s := t.spec.Linux.Seccomp; s != nil && s.ListenerPath != "" {
 		return fmt.Errorf("seccomp listener %s is a socket of the host and cannot be reached from a microVM", s.ListenerPath)
 	}
-	t.security()
+	if err := t.security(); err != nil {
+		return err
+	}
 	return t.mounts()
 }
 
@@ -180,29 +183,42 @@ func (t *translation) pidNamespace(path string) (string, error) {
 	return api.ContainerPIDNamespace(id), nil
 }
 
-// guestDevices exist in every guest and need no driver of the host.
-var guestDevices = []string{
-	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fuse", "/dev/net/tun",
+// deviceNumber is the major and minor number of a character device.
+type deviceNumber struct{ major, minor int64 }
+
+// guestDevices exist in every guest and need no driver of the host (Documentation/admin-guide/devices.txt).
+var guestDevices = map[string]deviceNumber{
+	"/dev/null": {1, 3}, "/dev/zero": {1, 5}, "/dev/full": {1, 7}, "/dev/random": {1, 8}, "/dev/urandom": {1, 9},
+	"/dev/tty": {5, 0}, "/dev/fuse": {10, 229}, "/dev/net/tun": {10, 200},
 }
 
+// devices refuses those of the host, by their numbers too: the path may be that of any device in the container.
 func (t *translation) devices() error {
 	for _, d := range t.spec.Linux.Devices {
-		if !slices.Contains(guestDevices, d.Path) {
-			return fmt.Errorf("device %s of the host cannot be given to a pod in a microVM; possible are %s",
-				d.Path, strings.Join(guestDevices, ", "))
+		if n, ok := guestDevices[d.Path]; !ok || (d.Type != "c" && d.Type != "u") || n != (deviceNumber{d.Major, d.Minor}) {
+			return fmt.Errorf("device %s (%s %d:%d) of the host cannot be given to a pod in a microVM; possible are %s under their own names",
+				d.Path, d.Type, d.Major, d.Minor, strings.Join(slices.Sorted(maps.Keys(guestDevices)), ", "))
 		}
 	}
 	return nil
 }
 
+// defaultProfiles are those that clients name for every container of a host with AppArmor: containerd's CRI, ctr and nerdctl.
+var defaultProfiles = []string{"cri-containerd.apparmor.d", "ctr-default", "nerdctl-default"}
+
 // security drops what names a policy of the host's kernel: the guest has neither AppArmor nor SELinux, as a host
-// without them.
-func (t *translation) security() {
+// without them. A profile of AppArmor that was asked for by name is a promise that nothing would keep.
+func (t *translation) security() error {
+	if p := t.spec.Process.ApparmorProfile; p != "" && p != "unconfined" && !slices.Contains(defaultProfiles, p) {
+		return fmt.Errorf("AppArmor profile %s of the host cannot confine a container in a microVM, whose kernel has no AppArmor: "+
+			"take appArmorProfile RuntimeDefault or Unconfined, or another runtime for that pod", p)
+	}
 	t.spec.Process.ApparmorProfile = ""
 	t.spec.Process.SelinuxLabel = ""
 	t.spec.Linux.MountLabel = ""
 	t.spec.Linux.IntelRdt = nil
 	t.spec.Linux.CgroupsPath = "/" + t.id
+	return nil
 }
 
 func (t *translation) mounts() error {

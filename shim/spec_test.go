@@ -164,6 +164,13 @@ func TestWhatAMicroVMCannotHaveIsRefusedByName(t *testing.T) {
 		"PID namespace /proc/1/ns/pid": func(s *specs.Spec) { s.Linux.Namespaces[4].Path = "/proc/1/ns/pid" },
 		"OCI hooks":                    func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x"}}} },
 		"/dev/sda":                     func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/sda"}} },
+		"/dev/null (c 10:232)": func(s *specs.Spec) { // KVM by the name of another
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 10, Minor: 232}}
+		},
+		"/dev/null (b 1:3)": func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "b", Major: 1, Minor: 3}}
+		},
+		"AppArmor profile k8s-nginx": func(s *specs.Spec) { s.Process.ApparmorProfile = "k8s-nginx" },
 		"Bidirectional": func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/m", Source: "/tmp", Options: []string{"rbind", "rshared"}}}
 		},
@@ -191,6 +198,17 @@ func TestWhatAMicroVMCannotHaveIsRefusedByName(t *testing.T) {
 		change(spec)
 		if _, err := translate(t, spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+}
+
+func TestWhatEveryHostNamesIsIgnored(t *testing.T) {
+	for _, profile := range []string{"", "unconfined", "cri-containerd.apparmor.d", "ctr-default", "nerdctl-default"} {
+		spec := containerSpec()
+		spec.Process.ApparmorProfile = profile
+		spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/net/tun", Type: "c", Major: 10, Minor: 200}}
+		if _, err := translate(t, spec); err != nil || spec.Process.ApparmorProfile != "" {
+			t.Errorf("AppArmor profile %q: %q, %v", profile, spec.Process.ApparmorProfile, err)
 		}
 	}
 }

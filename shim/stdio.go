@@ -25,6 +25,9 @@ const (
 	// stallLimit is how long, after a process has ended, its output may make no progress before it is given up: a
 	// reader that has gone away must not hold the exit event for ever.
 	stallLimit = 10 * time.Second
+	// killedLimit is how long the output of a process may take that was killed, whatever reads or writes it. It is less than
+	// obeyLimit: a reader that is slow must not cost the VM its life.
+	killedLimit = obeyLimit * 2 / 3
 	// drainInterval is how often CloseIO looks whether the FIFO is empty: a FIFO whose writers are still there has no
 	// event for that.
 	drainInterval = 20 * time.Millisecond
@@ -49,15 +52,17 @@ type stdio struct {
 	cancel context.CancelFunc
 	// copied counts bytes that left in any direction: the sign of progress.
 	copied  atomic.Int64
+	stall   time.Duration // stallLimit, but in tests
 	out     sync.WaitGroup
 	closing chan struct{}
 	closed  sync.Once
+	kill    sync.Once
 }
 
 // openStdio opens containerd's end and reserves the guest's streams. Nothing is copied before run.
 func openStdio(sb *sandbox.Sandbox, namespace, id string, u uris) (_ *stdio, retErr error) {
 	s := &stdio{
-		stdinPath: u.stdin, closing: make(chan struct{}),
+		stdinPath: u.stdin, closing: make(chan struct{}), stall: stallLimit,
 		log: log.L.WithFields(log.Fields{"namespace": namespace, "container": id}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -216,40 +221,56 @@ func (d drained) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// idle waits until done is closed, which it reports, but no longer than nothing has moved for limit.
-func (s *stdio) idle(done <-chan struct{}, limit time.Duration) bool {
-	tick := time.NewTicker(limit)
-	defer tick.Stop()
-	for last := s.copied.Load(); ; {
-		select {
-		case <-done:
-			return true
-		case <-s.ctx.Done():
-			return false
-		case <-tick.C:
-		}
-		now := s.copied.Load()
-		if now == last {
-			return false
-		}
-		last = now
-	}
-}
-
 // closeStdin ends the process's input after what was already written.
 func (s *stdio) closeStdin() { s.closed.Do(func() { close(s.closing) }) }
 
-// wait returns when all output has been handed over, or has made no progress for stallLimit. It is called when the
-// process has ended.
+// wait returns when all output has been handed over. It is called when the process has ended. A reader that is there and
+// has taken nothing for as long as stall gives up the rest. What has ended while containerd is down waits for it.
 func (s *stdio) wait() {
 	done := make(chan struct{})
 	go func() {
 		s.out.Wait()
 		close(done)
 	}()
-	if !s.idle(done, stallLimit) && s.ctx.Err() == nil {
-		s.log.Warnf("the output of a process that has ended stood still for %v: it is given up", stallLimit)
+	tick := time.NewTicker(s.stall)
+	defer tick.Stop()
+	for last, there := s.copied.Load(), true; ; {
+		select {
+		case <-done:
+			return
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// Once it is back, containerd has as long as any reader.
+		was, before := there, last
+		last, there = s.copied.Load(), containerdListens()
+		if last == before && was && there {
+			s.log.Warnf("the output of a process that has ended stood still for %v: it is given up", s.stall)
+			return
+		}
 	}
+}
+
+// killed gives the output up after killedLimit: neither it nor its reader may hold a pod for ever.
+func (s *stdio) killed() {
+	s.kill.Do(func() {
+		time.AfterFunc(killedLimit, func() {
+			if s.ctx.Err() == nil {
+				s.log.Warnf("the output of a process that was killed has not ended within %v: it is given up", killedLimit)
+				s.close()
+			}
+		})
+	})
+}
+
+// addressEnv is where containerd says how to reach it (pkg/shim).
+const addressEnv = "TTRPC_ADDRESS"
+
+// containerdListens reports whether there is a containerd that could read output; one that cannot be asked counts.
+func containerdListens() bool {
+	address := os.Getenv(addressEnv)
+	return address == "" || served(address)
 }
 
 // close ends every copy and gives containerd's ends back. It is idempotent.

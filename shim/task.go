@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -94,14 +95,18 @@ func (s *service) exec(ctx context.Context, r *taskAPI.ExecProcessRequest) (retE
 		return err
 	}
 	p := newProcess(r.ID, r.ExecID, s.pids.add(r.ID+"/"+r.ExecID), u, io)
+	defer func() {
+		if retErr != nil {
+			s.pids.remove(p.pid)
+			io.close()
+		}
+	}()
 	if !c.addExec(p) {
-		io.close()
 		return fmt.Errorf("exec %s of container %s: %w", r.ExecID, r.ID, errdefs.ErrAlreadyExists)
 	}
 	defer func() {
 		if retErr != nil {
 			c.removeExec(r.ExecID)
-			io.close()
 		}
 	}()
 	req := &taskAPI.ExecProcessRequest{ID: r.ID, ExecID: r.ExecID, Terminal: r.Terminal, Spec: r.Spec}
@@ -145,7 +150,7 @@ func (s *service) Wait(ctx context.Context, r *taskAPI.WaitRequest) (*taskAPI.Wa
 }
 
 // Kill sends a signal to a process, or to every process of a container. To the pause container it is the end of the
-// VM.
+// VM. SIGKILL ends a container whether its guest wants to or not.
 func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Empty, error) {
 	_, p, err := s.get(r.ID, r.ExecID)
 	if err != nil {
@@ -158,13 +163,21 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
+	call := func(ctx context.Context) error {
+		_, err := sb.Task.Kill(ctx, &taskAPI.KillRequest{ID: r.ID, ExecID: r.ExecID, Signal: r.Signal, All: r.All})
+		return err
+	}
+	if !p.isSandbox() && p.exec == "" && r.Signal == uint32(unix.SIGKILL) {
+		p.io.killed()
+		err := insist(ctx, sb, owed{what: "kill container " + r.ID, call: call, done: p.gone, limit: obeyLimit})
+		return &emptypb.Empty{}, errgrpc.ToGRPC(err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if p.isSandbox() {
 		return &emptypb.Empty{}, errgrpc.ToGRPC(sb.Stop(ctx))
 	}
-	_, err = sb.Task.Kill(ctx, &taskAPI.KillRequest{ID: r.ID, ExecID: r.ExecID, Signal: r.Signal, All: r.All})
-	return &emptypb.Empty{}, guestError(err)
+	return &emptypb.Empty{}, guestError(call(ctx))
 }
 
 // Delete removes a process that has ended, and with a container all that the share holds of it.
@@ -173,7 +186,7 @@ func (s *service) Delete(ctx context.Context, r *taskAPI.DeleteRequest) (*taskAP
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	if p.currentStatus() == task.Status_RUNNING {
+	if st := p.currentStatus(); st != task.Status_CREATED && st != task.Status_STOPPED {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("process %s is running: kill it first: %w", p.eventID(), errdefs.ErrFailedPrecondition))
 	}
 	if err := s.deleteInGuest(ctx, p); err != nil {
@@ -212,11 +225,20 @@ func (s *service) deleteInGuest(ctx context.Context, p *process) error {
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err = sb.Task.Delete(ctx, &taskAPI.DeleteRequest{ID: p.container, ExecID: p.exec})
-	if native := errgrpc.ToNative(guestError(err)); err != nil && !errdefs.IsNotFound(native) && pod.alive() {
-		return fmt.Errorf("delete %s in the guest: %w", p.eventID(), native)
+	call := func(ctx context.Context) error {
+		_, err := sb.Task.Delete(ctx, &taskAPI.DeleteRequest{ID: p.container, ExecID: p.exec})
+		return err
+	}
+	if p.exec == "" && p.currentStatus() == task.Status_STOPPED {
+		// The guest itself has said that the container has ended.
+		err = insist(ctx, sb, owed{what: "delete container " + p.container, call: call, limit: obeyLimit})
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		err = errgrpc.ToNative(guestError(call(ctx)))
+	}
+	if err != nil && !errdefs.IsNotFound(err) && pod.alive() {
+		return fmt.Errorf("delete %s in the guest: %w", p.eventID(), err)
 	}
 	return nil
 }
@@ -226,12 +248,12 @@ func (s *service) deleteContainer(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
+	var sb *sandbox.Sandbox // in which other containers may go on
 	switch {
 	case p.container == pod.spec.ID:
 		// The pause container, or a container alone: the sandbox goes with it.
 		err = pod.delete(ctx)
 	default:
-		var sb *sandbox.Sandbox
 		if sb, err = pod.started(ctx); err == nil {
 			err = sb.Detach(p.container)
 		}
@@ -240,6 +262,9 @@ func (s *service) deleteContainer(ctx context.Context, p *process) error {
 		return err
 	}
 	s.remove(p.container)
+	if sb != nil && pod.alive() {
+		s.unpin(sb)
+	}
 	return nil
 }
 

@@ -33,12 +33,21 @@ func (s *service) Update(ctx context.Context, r *taskAPI.UpdateTaskRequest) (*em
 	}
 	c.updating.Lock()
 	defer c.updating.Unlock()
-	if err := cri.ResizeContainer(c.resources, &want, pod.spec.VCPUs, pod.spec.MemoryMiB); err != nil {
+	if err := cri.ResizeContainer(c.limits(), &want, pod.spec.VCPUs, pod.spec.MemoryMiB); err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("container %s: %w: %w", r.ID, err, errdefs.ErrInvalidArgument))
 	}
 	resp, err := forward(ctx, s, r.ID, "", taskAPI.TTRPCTaskService.Update, r)
-	if err == nil {
-		c.resources = &want
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	keepPin(c.limits(), &want)
+	c.setLimits(&want)
+	sb, err := s.running(ctx)
+	if err == nil {
+		err = s.pin(sb)
+	}
+	if err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("container %s: %w", r.ID, err))
+	}
+	return resp, nil
 }

@@ -19,7 +19,7 @@ func (s *service) watch(sb *sandbox.Sandbox, p *process) {
 	resp, err := sb.Task.Wait(context.Background(), &taskAPI.WaitRequest{ID: p.container, ExecID: p.exec})
 	if err != nil {
 		// The guest cannot answer any more, or refuses to: either way this process is lost to the host. A VM
-		// that still runs may only be slow to end.
+		// that still runs may only be slow to end; one that does not end is killed with the process (Kill).
 		<-sb.Done()
 		if sb.OOMKilled() && p.exec == "" {
 			s.events.send(&eventsAPI.TaskOOM{ContainerID: p.container})
@@ -33,6 +33,7 @@ func (s *service) watch(sb *sandbox.Sandbox, p *process) {
 
 // exited records and publishes the end of a process, once.
 func (s *service) exited(p *process, status uint32, at time.Time) {
+	p.goneOnce.Do(func() { close(p.gone) })
 	if p.io != nil {
 		p.io.wait()
 	}
@@ -69,13 +70,17 @@ func (s *service) watchEvents(sb *sandbox.Sandbox) {
 		if err != nil {
 			return
 		}
-		oom := ev.GetOom()
-		if oom == nil || !allowed.Allow() {
-			continue
-		}
 		// An id of the guest: only that of a container that the shim knows goes on.
-		if _, _, err := s.get(oom.ContainerId, ""); err == nil {
-			s.events.send(&eventsAPI.TaskOOM{ContainerID: oom.ContainerId})
+		c, _, err := s.get(ev.GetOom().GetContainerId(), "")
+		if err == nil && mayTell(c, allowed) {
+			s.events.send(&eventsAPI.TaskOOM{ContainerID: c.id})
 		}
 	}
+}
+
+// mayTell lets the first event of a container through in any case: it makes OOMKilled of its end.
+func mayTell(c *container, allowed *rate.Limiter) bool {
+	first := !c.oomTold
+	c.oomTold = true
+	return first || allowed.Allow()
 }

@@ -32,13 +32,9 @@ type ConfigureSandboxRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Hostname string                 `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	Dns      *DNS                   `protobuf:"bytes,2,opt,name=dns,proto3" json:"dns,omitempty"`
-	// Lines of /etc/hosts after those for localhost and the pod's own name.
-	Hosts []*HostAlias `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// Kernel parameters in sysctl(8) notation, for example net.ipv4.ip_forward.
 	Sysctls    map[string]string `protobuf:"bytes,4,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Interfaces []*Interface      `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
-	// Size limit of the pod's /dev/shm in bytes; 0 means the kernel's 64 MiB default of container runtimes.
-	ShmBytes uint64 `protobuf:"varint,7,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`
 	// Wall clock of the host in nanoseconds since the epoch, for a guest without a clock source; 0 leaves the clock.
 	UnixNanoseconds int64 `protobuf:"varint,8,opt,name=unix_nanoseconds,json=unixNanoseconds,proto3" json:"unix_nanoseconds,omitempty"`
 	// The user namespace of the pod's containers, to which the pod's other namespaces belong then; none: the guest's own.
@@ -91,13 +87,6 @@ func (x *ConfigureSandboxRequest) GetDns() *DNS {
 	return nil
 }
 
-func (x *ConfigureSandboxRequest) GetHosts() []*HostAlias {
-	if x != nil {
-		return x.Hosts
-	}
-	return nil
-}
-
 func (x *ConfigureSandboxRequest) GetSysctls() map[string]string {
 	if x != nil {
 		return x.Sysctls
@@ -110,13 +99,6 @@ func (x *ConfigureSandboxRequest) GetInterfaces() []*Interface {
 		return x.Interfaces
 	}
 	return nil
-}
-
-func (x *ConfigureSandboxRequest) GetShmBytes() uint64 {
-	if x != nil {
-		return x.ShmBytes
-	}
-	return 0
 }
 
 func (x *ConfigureSandboxRequest) GetUnixNanoseconds() int64 {
@@ -412,58 +394,6 @@ func (x *DNS) GetOptions() []string {
 	return nil
 }
 
-type HostAlias struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
-	Names         []string               `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *HostAlias) Reset() {
-	*x = HostAlias{}
-	mi := &file_agent_api_agent_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *HostAlias) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*HostAlias) ProtoMessage() {}
-
-func (x *HostAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use HostAlias.ProtoReflect.Descriptor instead.
-func (*HostAlias) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *HostAlias) GetIp() string {
-	if x != nil {
-		return x.Ip
-	}
-	return ""
-}
-
-func (x *HostAlias) GetNames() []string {
-	if x != nil {
-		return x.Names
-	}
-	return nil
-}
-
 // Interface is one NIC of the guest, found by its hardware address and given the name it has in the pod's netns.
 type Interface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -481,7 +411,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +423,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +436,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Interface) GetName() string {
@@ -574,7 +504,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +516,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +529,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Route) GetDestination() string {
@@ -691,7 +621,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +633,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +646,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Neighbour) GetIp() string {
@@ -740,86 +670,6 @@ func (x *Neighbour) GetState() uint32 {
 	return 0
 }
 
-type UpdateNetworkRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Interfaces    []*Interface           `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UpdateNetworkRequest) Reset() {
-	*x = UpdateNetworkRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UpdateNetworkRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UpdateNetworkRequest) ProtoMessage() {}
-
-func (x *UpdateNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UpdateNetworkRequest.ProtoReflect.Descriptor instead.
-func (*UpdateNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *UpdateNetworkRequest) GetInterfaces() []*Interface {
-	if x != nil {
-		return x.Interfaces
-	}
-	return nil
-}
-
-type UpdateNetworkResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UpdateNetworkResponse) Reset() {
-	*x = UpdateNetworkResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UpdateNetworkResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UpdateNetworkResponse) ProtoMessage() {}
-
-func (x *UpdateNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UpdateNetworkResponse.ProtoReflect.Descriptor instead.
-func (*UpdateNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
-}
-
 type SandboxStatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -828,7 +678,7 @@ type SandboxStatsRequest struct {
 
 func (x *SandboxStatsRequest) Reset() {
 	*x = SandboxStatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +690,7 @@ func (x *SandboxStatsRequest) String() string {
 func (*SandboxStatsRequest) ProtoMessage() {}
 
 func (x *SandboxStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +703,7 @@ func (x *SandboxStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SandboxStatsRequest.ProtoReflect.Descriptor instead.
 func (*SandboxStatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 type SandboxStatsResponse struct {
@@ -865,7 +715,7 @@ type SandboxStatsResponse struct {
 
 func (x *SandboxStatsResponse) Reset() {
 	*x = SandboxStatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +727,7 @@ func (x *SandboxStatsResponse) String() string {
 func (*SandboxStatsResponse) ProtoMessage() {}
 
 func (x *SandboxStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +740,7 @@ func (x *SandboxStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SandboxStatsResponse.ProtoReflect.Descriptor instead.
 func (*SandboxStatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SandboxStatsResponse) GetMetrics() *anypb.Any {
@@ -908,7 +758,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +770,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +783,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type Event struct {
@@ -948,7 +798,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +810,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +823,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -1011,7 +861,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +873,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +886,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -1057,7 +907,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +919,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +932,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectRequest) GetPort() uint32 {
@@ -1107,7 +957,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +969,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +982,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type PutVolumeRequest struct {
@@ -1153,7 +1003,7 @@ type PutVolumeRequest struct {
 
 func (x *PutVolumeRequest) Reset() {
 	*x = PutVolumeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1015,7 @@ func (x *PutVolumeRequest) String() string {
 func (*PutVolumeRequest) ProtoMessage() {}
 
 func (x *PutVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1028,7 @@ func (x *PutVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutVolumeRequest.ProtoReflect.Descriptor instead.
 func (*PutVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PutVolumeRequest) GetName() string {
@@ -1223,7 +1073,7 @@ type Scratch struct {
 
 func (x *Scratch) Reset() {
 	*x = Scratch{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1085,7 @@ func (x *Scratch) String() string {
 func (*Scratch) ProtoMessage() {}
 
 func (x *Scratch) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1098,7 @@ func (x *Scratch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scratch.ProtoReflect.Descriptor instead.
 func (*Scratch) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Scratch) GetBytes() uint64 {
@@ -1289,7 +1139,7 @@ type VolumeEntry struct {
 
 func (x *VolumeEntry) Reset() {
 	*x = VolumeEntry{}
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1151,7 @@ func (x *VolumeEntry) String() string {
 func (*VolumeEntry) ProtoMessage() {}
 
 func (x *VolumeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1164,7 @@ func (x *VolumeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEntry.ProtoReflect.Descriptor instead.
 func (*VolumeEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VolumeEntry) GetPath() string {
@@ -1360,7 +1210,7 @@ type PutVolumeResponse struct {
 
 func (x *PutVolumeResponse) Reset() {
 	*x = PutVolumeResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1222,7 @@ func (x *PutVolumeResponse) String() string {
 func (*PutVolumeResponse) ProtoMessage() {}
 
 func (x *PutVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1235,7 @@ func (x *PutVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutVolumeResponse.ProtoReflect.Descriptor instead.
 func (*PutVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ShutdownRequest struct {
@@ -1396,7 +1246,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1258,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1271,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type ShutdownResponse struct {
@@ -1432,7 +1282,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1294,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1307,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 // Container is the Options of the Task API's CreateTaskRequest as it goes to the agent.
@@ -1471,7 +1321,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1333,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1346,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Container) GetSpec() []byte {
@@ -1510,21 +1360,19 @@ var File_agent_api_agent_proto protoreflect.FileDescriptor
 
 const file_agent_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15agent/api/agent.proto\x12\x10krunpod.agent.v1\x1a\x19google/protobuf/any.proto\"\xf2\x03\n" +
+	"\x15agent/api/agent.proto\x12\x10krunpod.agent.v1\x1a\x19google/protobuf/any.proto\"\xae\x03\n" +
 	"\x17ConfigureSandboxRequest\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12'\n" +
-	"\x03dns\x18\x02 \x01(\v2\x15.krunpod.agent.v1.DNSR\x03dns\x121\n" +
-	"\x05hosts\x18\x03 \x03(\v2\x1b.krunpod.agent.v1.HostAliasR\x05hosts\x12P\n" +
+	"\x03dns\x18\x02 \x01(\v2\x15.krunpod.agent.v1.DNSR\x03dns\x12P\n" +
 	"\asysctls\x18\x04 \x03(\v26.krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntryR\asysctls\x12;\n" +
 	"\n" +
 	"interfaces\x18\x05 \x03(\v2\x1b.krunpod.agent.v1.InterfaceR\n" +
-	"interfaces\x12\x1b\n" +
-	"\tshm_bytes\x18\a \x01(\x04R\bshmBytes\x12)\n" +
+	"interfaces\x12)\n" +
 	"\x10unix_nanoseconds\x18\b \x01(\x03R\x0funixNanoseconds\x12F\n" +
 	"\x0euser_namespace\x18\t \x01(\v2\x1f.krunpod.agent.v1.UserNamespaceR\ruserNamespace\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x06\x10\a\"q\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x03\x10\x04J\x04\b\x06\x10\aJ\x04\b\a\x10\b\"q\n" +
 	"\rUserNamespace\x12/\n" +
 	"\x04uids\x18\x01 \x03(\v2\x1b.krunpod.agent.v1.IDMappingR\x04uids\x12/\n" +
 	"\x04gids\x18\x02 \x03(\v2\x1b.krunpod.agent.v1.IDMappingR\x04gids\"[\n" +
@@ -1541,10 +1389,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x03DNS\x12\x18\n" +
 	"\aservers\x18\x01 \x03(\tR\aservers\x12\x1a\n" +
 	"\bsearches\x18\x02 \x03(\tR\bsearches\x12\x18\n" +
-	"\aoptions\x18\x03 \x03(\tR\aoptions\"1\n" +
-	"\tHostAlias\x12\x0e\n" +
-	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xcf\x01\n" +
+	"\aoptions\x18\x03 \x03(\tR\aoptions\"\xcf\x01\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x10\n" +
@@ -1570,12 +1415,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\tNeighbour\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\rR\x05state\"S\n" +
-	"\x14UpdateNetworkRequest\x12;\n" +
-	"\n" +
-	"interfaces\x18\x01 \x03(\v2\x1b.krunpod.agent.v1.InterfaceR\n" +
-	"interfaces\"\x17\n" +
-	"\x15UpdateNetworkResponse\"\x15\n" +
+	"\x05state\x18\x03 \x01(\rR\x05state\"\x15\n" +
 	"\x13SandboxStatsRequest\"F\n" +
 	"\x14SandboxStatsResponse\x12.\n" +
 	"\ametrics\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\ametrics\"\x0f\n" +
@@ -1608,10 +1448,9 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x0fShutdownRequest\"\x12\n" +
 	"\x10ShutdownResponse\"\x1f\n" +
 	"\tContainer\x12\x12\n" +
-	"\x04spec\x18\x01 \x01(\fR\x04spec2\xf2\x04\n" +
+	"\x04spec\x18\x01 \x01(\fR\x04spec2\x90\x04\n" +
 	"\x05Agent\x12i\n" +
-	"\x10ConfigureSandbox\x12).krunpod.agent.v1.ConfigureSandboxRequest\x1a*.krunpod.agent.v1.ConfigureSandboxResponse\x12`\n" +
-	"\rUpdateNetwork\x12&.krunpod.agent.v1.UpdateNetworkRequest\x1a'.krunpod.agent.v1.UpdateNetworkResponse\x12]\n" +
+	"\x10ConfigureSandbox\x12).krunpod.agent.v1.ConfigureSandboxRequest\x1a*.krunpod.agent.v1.ConfigureSandboxResponse\x12]\n" +
 	"\fSandboxStats\x12%.krunpod.agent.v1.SandboxStatsRequest\x1a&.krunpod.agent.v1.SandboxStatsResponse\x12D\n" +
 	"\x06Events\x12\x1f.krunpod.agent.v1.EventsRequest\x1a\x17.krunpod.agent.v1.Event0\x01\x12N\n" +
 	"\aConnect\x12 .krunpod.agent.v1.ConnectRequest\x1a!.krunpod.agent.v1.ConnectResponse\x12T\n" +
@@ -1630,7 +1469,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*ConfigureSandboxRequest)(nil),  // 0: krunpod.agent.v1.ConfigureSandboxRequest
 	(*UserNamespace)(nil),            // 1: krunpod.agent.v1.UserNamespace
@@ -1638,64 +1477,57 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*ConfigureSandboxResponse)(nil), // 3: krunpod.agent.v1.ConfigureSandboxResponse
 	(*BootStage)(nil),                // 4: krunpod.agent.v1.BootStage
 	(*DNS)(nil),                      // 5: krunpod.agent.v1.DNS
-	(*HostAlias)(nil),                // 6: krunpod.agent.v1.HostAlias
-	(*Interface)(nil),                // 7: krunpod.agent.v1.Interface
-	(*Route)(nil),                    // 8: krunpod.agent.v1.Route
-	(*Neighbour)(nil),                // 9: krunpod.agent.v1.Neighbour
-	(*UpdateNetworkRequest)(nil),     // 10: krunpod.agent.v1.UpdateNetworkRequest
-	(*UpdateNetworkResponse)(nil),    // 11: krunpod.agent.v1.UpdateNetworkResponse
-	(*SandboxStatsRequest)(nil),      // 12: krunpod.agent.v1.SandboxStatsRequest
-	(*SandboxStatsResponse)(nil),     // 13: krunpod.agent.v1.SandboxStatsResponse
-	(*EventsRequest)(nil),            // 14: krunpod.agent.v1.EventsRequest
-	(*Event)(nil),                    // 15: krunpod.agent.v1.Event
-	(*OOM)(nil),                      // 16: krunpod.agent.v1.OOM
-	(*ConnectRequest)(nil),           // 17: krunpod.agent.v1.ConnectRequest
-	(*ConnectResponse)(nil),          // 18: krunpod.agent.v1.ConnectResponse
-	(*PutVolumeRequest)(nil),         // 19: krunpod.agent.v1.PutVolumeRequest
-	(*Scratch)(nil),                  // 20: krunpod.agent.v1.Scratch
-	(*VolumeEntry)(nil),              // 21: krunpod.agent.v1.VolumeEntry
-	(*PutVolumeResponse)(nil),        // 22: krunpod.agent.v1.PutVolumeResponse
-	(*ShutdownRequest)(nil),          // 23: krunpod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),         // 24: krunpod.agent.v1.ShutdownResponse
-	(*Container)(nil),                // 25: krunpod.agent.v1.Container
-	nil,                              // 26: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	(*anypb.Any)(nil),                // 27: google.protobuf.Any
+	(*Interface)(nil),                // 6: krunpod.agent.v1.Interface
+	(*Route)(nil),                    // 7: krunpod.agent.v1.Route
+	(*Neighbour)(nil),                // 8: krunpod.agent.v1.Neighbour
+	(*SandboxStatsRequest)(nil),      // 9: krunpod.agent.v1.SandboxStatsRequest
+	(*SandboxStatsResponse)(nil),     // 10: krunpod.agent.v1.SandboxStatsResponse
+	(*EventsRequest)(nil),            // 11: krunpod.agent.v1.EventsRequest
+	(*Event)(nil),                    // 12: krunpod.agent.v1.Event
+	(*OOM)(nil),                      // 13: krunpod.agent.v1.OOM
+	(*ConnectRequest)(nil),           // 14: krunpod.agent.v1.ConnectRequest
+	(*ConnectResponse)(nil),          // 15: krunpod.agent.v1.ConnectResponse
+	(*PutVolumeRequest)(nil),         // 16: krunpod.agent.v1.PutVolumeRequest
+	(*Scratch)(nil),                  // 17: krunpod.agent.v1.Scratch
+	(*VolumeEntry)(nil),              // 18: krunpod.agent.v1.VolumeEntry
+	(*PutVolumeResponse)(nil),        // 19: krunpod.agent.v1.PutVolumeResponse
+	(*ShutdownRequest)(nil),          // 20: krunpod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),         // 21: krunpod.agent.v1.ShutdownResponse
+	(*Container)(nil),                // 22: krunpod.agent.v1.Container
+	nil,                              // 23: krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	(*anypb.Any)(nil),                // 24: google.protobuf.Any
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	5,  // 0: krunpod.agent.v1.ConfigureSandboxRequest.dns:type_name -> krunpod.agent.v1.DNS
-	6,  // 1: krunpod.agent.v1.ConfigureSandboxRequest.hosts:type_name -> krunpod.agent.v1.HostAlias
-	26, // 2: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
-	7,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	1,  // 4: krunpod.agent.v1.ConfigureSandboxRequest.user_namespace:type_name -> krunpod.agent.v1.UserNamespace
-	2,  // 5: krunpod.agent.v1.UserNamespace.uids:type_name -> krunpod.agent.v1.IDMapping
-	2,  // 6: krunpod.agent.v1.UserNamespace.gids:type_name -> krunpod.agent.v1.IDMapping
-	4,  // 7: krunpod.agent.v1.ConfigureSandboxResponse.boot:type_name -> krunpod.agent.v1.BootStage
-	8,  // 8: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
-	9,  // 9: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
-	7,  // 10: krunpod.agent.v1.UpdateNetworkRequest.interfaces:type_name -> krunpod.agent.v1.Interface
-	27, // 11: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
-	16, // 12: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
-	21, // 13: krunpod.agent.v1.PutVolumeRequest.entries:type_name -> krunpod.agent.v1.VolumeEntry
-	20, // 14: krunpod.agent.v1.PutVolumeRequest.scratch:type_name -> krunpod.agent.v1.Scratch
-	0,  // 15: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
-	10, // 16: krunpod.agent.v1.Agent.UpdateNetwork:input_type -> krunpod.agent.v1.UpdateNetworkRequest
-	12, // 17: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
-	14, // 18: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
-	17, // 19: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
-	19, // 20: krunpod.agent.v1.Agent.PutVolume:input_type -> krunpod.agent.v1.PutVolumeRequest
-	23, // 21: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
-	3,  // 22: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
-	11, // 23: krunpod.agent.v1.Agent.UpdateNetwork:output_type -> krunpod.agent.v1.UpdateNetworkResponse
-	13, // 24: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
-	15, // 25: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
-	18, // 26: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
-	22, // 27: krunpod.agent.v1.Agent.PutVolume:output_type -> krunpod.agent.v1.PutVolumeResponse
-	24, // 28: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	23, // 1: krunpod.agent.v1.ConfigureSandboxRequest.sysctls:type_name -> krunpod.agent.v1.ConfigureSandboxRequest.SysctlsEntry
+	6,  // 2: krunpod.agent.v1.ConfigureSandboxRequest.interfaces:type_name -> krunpod.agent.v1.Interface
+	1,  // 3: krunpod.agent.v1.ConfigureSandboxRequest.user_namespace:type_name -> krunpod.agent.v1.UserNamespace
+	2,  // 4: krunpod.agent.v1.UserNamespace.uids:type_name -> krunpod.agent.v1.IDMapping
+	2,  // 5: krunpod.agent.v1.UserNamespace.gids:type_name -> krunpod.agent.v1.IDMapping
+	4,  // 6: krunpod.agent.v1.ConfigureSandboxResponse.boot:type_name -> krunpod.agent.v1.BootStage
+	7,  // 7: krunpod.agent.v1.Interface.routes:type_name -> krunpod.agent.v1.Route
+	8,  // 8: krunpod.agent.v1.Interface.neighbours:type_name -> krunpod.agent.v1.Neighbour
+	24, // 9: krunpod.agent.v1.SandboxStatsResponse.metrics:type_name -> google.protobuf.Any
+	13, // 10: krunpod.agent.v1.Event.oom:type_name -> krunpod.agent.v1.OOM
+	18, // 11: krunpod.agent.v1.PutVolumeRequest.entries:type_name -> krunpod.agent.v1.VolumeEntry
+	17, // 12: krunpod.agent.v1.PutVolumeRequest.scratch:type_name -> krunpod.agent.v1.Scratch
+	0,  // 13: krunpod.agent.v1.Agent.ConfigureSandbox:input_type -> krunpod.agent.v1.ConfigureSandboxRequest
+	9,  // 14: krunpod.agent.v1.Agent.SandboxStats:input_type -> krunpod.agent.v1.SandboxStatsRequest
+	11, // 15: krunpod.agent.v1.Agent.Events:input_type -> krunpod.agent.v1.EventsRequest
+	14, // 16: krunpod.agent.v1.Agent.Connect:input_type -> krunpod.agent.v1.ConnectRequest
+	16, // 17: krunpod.agent.v1.Agent.PutVolume:input_type -> krunpod.agent.v1.PutVolumeRequest
+	20, // 18: krunpod.agent.v1.Agent.Shutdown:input_type -> krunpod.agent.v1.ShutdownRequest
+	3,  // 19: krunpod.agent.v1.Agent.ConfigureSandbox:output_type -> krunpod.agent.v1.ConfigureSandboxResponse
+	10, // 20: krunpod.agent.v1.Agent.SandboxStats:output_type -> krunpod.agent.v1.SandboxStatsResponse
+	12, // 21: krunpod.agent.v1.Agent.Events:output_type -> krunpod.agent.v1.Event
+	15, // 22: krunpod.agent.v1.Agent.Connect:output_type -> krunpod.agent.v1.ConnectResponse
+	19, // 23: krunpod.agent.v1.Agent.PutVolume:output_type -> krunpod.agent.v1.PutVolumeResponse
+	21, // 24: krunpod.agent.v1.Agent.Shutdown:output_type -> krunpod.agent.v1.ShutdownResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -1703,7 +1535,7 @@ func file_agent_api_agent_proto_init() {
 	if File_agent_api_agent_proto != nil {
 		return
 	}
-	file_agent_api_agent_proto_msgTypes[15].OneofWrappers = []any{
+	file_agent_api_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 	}
 	type x struct{}
@@ -1712,7 +1544,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -9,7 +9,6 @@ import (
 
 type AgentService interface {
 	ConfigureSandbox(context.Context, *ConfigureSandboxRequest) (*ConfigureSandboxResponse, error)
-	UpdateNetwork(context.Context, *UpdateNetworkRequest) (*UpdateNetworkResponse, error)
 	SandboxStats(context.Context, *SandboxStatsRequest) (*SandboxStatsResponse, error)
 	Events(context.Context, *EventsRequest, Agent_EventsServer) error
 	Connect(context.Context, *ConnectRequest) (*ConnectResponse, error)
@@ -39,13 +38,6 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.ConfigureSandbox(ctx, &req)
-			},
-			"UpdateNetwork": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
-				var req UpdateNetworkRequest
-				if err := unmarshal(&req); err != nil {
-					return nil, err
-				}
-				return svc.UpdateNetwork(ctx, &req)
 			},
 			"SandboxStats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req SandboxStatsRequest
@@ -94,7 +86,6 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 
 type AgentClient interface {
 	ConfigureSandbox(context.Context, *ConfigureSandboxRequest) (*ConfigureSandboxResponse, error)
-	UpdateNetwork(context.Context, *UpdateNetworkRequest) (*UpdateNetworkResponse, error)
 	SandboxStats(context.Context, *SandboxStatsRequest) (*SandboxStatsResponse, error)
 	Events(context.Context, *EventsRequest) (Agent_EventsClient, error)
 	Connect(context.Context, *ConnectRequest) (*ConnectResponse, error)
@@ -115,14 +106,6 @@ func NewAgentClient(client *ttrpc.Client) AgentClient {
 func (c *agentClient) ConfigureSandbox(ctx context.Context, req *ConfigureSandboxRequest) (*ConfigureSandboxResponse, error) {
 	var resp ConfigureSandboxResponse
 	if err := c.client.Call(ctx, "krunpod.agent.v1.Agent", "ConfigureSandbox", req, &resp); err != nil {
-		return nil, err
-	}
-	return &resp, nil
-}
-
-func (c *agentClient) UpdateNetwork(ctx context.Context, req *UpdateNetworkRequest) (*UpdateNetworkResponse, error) {
-	var resp UpdateNetworkResponse
-	if err := c.client.Call(ctx, "krunpod.agent.v1.Agent", "UpdateNetwork", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -93,12 +93,12 @@ func (m *mount) do() error {
 	return nil
 }
 
-// MountShm makes the pod's /dev/shm, size bytes large; 0 is the 64 MiB that container runtimes give.
-func MountShm(size uint64) error {
-	if size == 0 {
-		size = 64 << 20
-	}
+// shmSize is what container runtimes give to /dev/shm, in bytes.
+const shmSize = 64 << 20
+
+// MountShm makes the pod's /dev/shm.
+func MountShm() error {
 	m := mount{source: "shm", target: api.PodDir + "/shm", fstype: "tmpfs", flags: plain,
-		data: fmt.Sprintf("mode=1777,size=%d", size)}
+		data: fmt.Sprintf("mode=1777,size=%d", shmSize)}
 	return m.do()
 }

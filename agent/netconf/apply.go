@@ -73,27 +73,6 @@ func Move(ifaces []*api.Interface, ns *os.File) error {
 	return nil
 }
 
-// Update replaces addresses, routes and neighbours of interfaces that Configure set up.
-func Update(ifaces []*api.Interface) error {
-	plans, err := planAll(ifaces)
-	if err != nil {
-		return err
-	}
-	links, err := match(plans)
-	if err != nil {
-		return err
-	}
-	for i, p := range plans {
-		if err := p.clear(links[i]); err != nil {
-			return fmt.Errorf("interface %s: %w", p.name, err)
-		}
-		if err := p.apply(links[i]); err != nil {
-			return fmt.Errorf("interface %s: %w", p.name, err)
-		}
-	}
-	return nil
-}
-
 func match(plans []*plan) ([]netlink.Link, error) {
 	all, err := netlink.LinkList()
 	if err != nil {
@@ -173,54 +152,6 @@ func addRoutes(routes []netlink.Route, index int) error {
 			if err != nil {
 				return fmt.Errorf("add route %s: %w", r, err)
 			}
-		}
-	}
-	return nil
-}
-
-// clear removes routes and neighbours that were set, and addresses that are no longer wanted.
-func (p *plan) clear(link netlink.Link) error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
-		&netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_UNSPEC},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	for _, r := range routes {
-		if r.Protocol == unix.RTPROT_KERNEL { // goes with its address
-			continue
-		}
-		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("remove route %s: %w", r, err)
-		}
-	}
-	neighs, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list neighbours: %w", err)
-	}
-	for _, n := range neighs {
-		if n.State&netlink.NUD_PERMANENT == 0 {
-			continue
-		}
-		if err := netlink.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("remove neighbour %s: %w", n.IP, err)
-		}
-	}
-	return p.clearAddrs(link)
-}
-
-func (p *plan) clearAddrs(link netlink.Link) error {
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		wanted := slices.ContainsFunc(p.addrs, func(w netlink.Addr) bool { return w.IPNet.String() == a.IPNet.String() })
-		if wanted || a.IP.IsLinkLocalUnicast() { // the kernel's own
-			continue
-		}
-		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("remove address %s: %w", a.IPNet, err)
 		}
 	}
 	return nil

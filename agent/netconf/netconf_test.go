@@ -112,26 +112,6 @@ func TestInterfacesTakeOverThePodsNetwork(t *testing.T) {
 			t.Error("fd00::2 is tentative")
 		}
 	}
-	testUpdate(t, link)
-}
-
-func testUpdate(t *testing.T, link netlink.Link) {
-	err := Update([]*api.Interface{{Name: "eth1", Mac: mac(0), Addresses: []string{"10.3.0.2/24"},
-		Routes: []*api.Route{{Family: 4, Gateway: "10.3.0.1"}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addrs, _ := netlink.AddrList(link, netlink.FAMILY_V4)
-	if len(addrs) != 1 || addrs[0].IPNet.String() != "10.3.0.2/24" {
-		t.Errorf("addresses after the update: %v", addrs)
-	}
-	if got := routeText(t, link, unix.RT_TABLE_MAIN); !strings.Contains(got, "0.0.0.0/0 10.3.0.1\n") ||
-		strings.Contains(got, "169.254") || strings.Contains(got, "fd00::1") {
-		t.Errorf("routes after the update:\n%s", got)
-	}
-	if neighs, _ := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_V4); len(neighs) != 0 {
-		t.Errorf("neighbours after the update: %v", neighs)
-	}
 }
 
 func routeText(t *testing.T, link netlink.Link, table int) string {

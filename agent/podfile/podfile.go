@@ -42,8 +42,8 @@ func ResolvConf(dns *api.DNS) (string, error) {
 	return b.String(), nil
 }
 
-// Hosts is the content of /etc/hosts: localhost, then hostname at each of ips, then the aliases.
-func Hosts(hostname string, ips []netip.Addr, aliases []*api.HostAlias) (string, error) {
+// Hosts is the content of /etc/hosts: localhost, then hostname at each of ips. The kubelet mounts a file of its own over it.
+func Hosts(hostname string, ips []netip.Addr) (string, error) {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n" +
 		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
@@ -58,18 +58,6 @@ func Hosts(hostname string, ips []netip.Addr, aliases []*api.HostAlias) (string,
 		for _, ip := range ips {
 			fmt.Fprintf(&b, "%s\t%s\n", ip, hostname)
 		}
-	}
-	for _, a := range aliases {
-		ip, err := netip.ParseAddr(a.GetIp())
-		if err != nil {
-			return "", fmt.Errorf("host alias: %w", err)
-		}
-		for _, n := range a.GetNames() {
-			if err := word("host alias", n); err != nil {
-				return "", err
-			}
-		}
-		fmt.Fprintf(&b, "%s\t%s\n", ip, strings.Join(a.GetNames(), "\t"))
 	}
 	return b.String(), nil
 }

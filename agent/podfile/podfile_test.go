@@ -23,12 +23,11 @@ func TestResolvConfHasSearchesServersOptionsInThatOrder(t *testing.T) {
 }
 
 func TestHostsNamesThePodAtEachAddress(t *testing.T) {
-	got, err := Hosts("web-0", []netip.Addr{netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fd00::7")},
-		[]*api.HostAlias{{Ip: "1.2.3.4", Names: []string{"foo.remote", "bar"}}})
+	got, err := Hosts("web-0", []netip.Addr{netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fd00::7")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := []string{"127.0.0.1\tlocalhost", "10.0.0.7\tweb-0", "fd00::7\tweb-0", "1.2.3.4\tfoo.remote\tbar"}
+	lines := []string{"127.0.0.1\tlocalhost", "10.0.0.7\tweb-0", "fd00::7\tweb-0"}
 	for _, line := range lines {
 		if !strings.Contains(got, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, got)
@@ -41,10 +40,7 @@ func TestValuesThatWouldBecomeMoreLinesAreRefused(t *testing.T) {
 		"server":   func() (string, error) { return ResolvConf(&api.DNS{Servers: []string{"1.1.1.1\noptions debug"}}) },
 		"search":   func() (string, error) { return ResolvConf(&api.DNS{Searches: []string{"a b"}}) },
 		"hostname": func() (string, error) { return Hostname("a\nb") },
-		"alias": func() (string, error) {
-			return Hosts("a", nil, []*api.HostAlias{{Ip: "1.1.1.1", Names: []string{"x\n2.2.2.2 y"}}})
-		},
-		"alias ip": func() (string, error) { return Hosts("a", nil, []*api.HostAlias{{Ip: "nonsense"}}) },
+		"hosts":    func() (string, error) { return Hosts("x\n2.2.2.2 y", nil) },
 	} {
 		if got, err := f(); err == nil {
 			t.Errorf("%s: accepted as %q", name, got)

@@ -16,7 +16,11 @@ import (
 )
 
 // host is a Runtime whose containers are plain processes.
-type host struct{ oomKills atomic.Uint64 }
+type host struct {
+	oomKills atomic.Uint64
+	// building is read before a container is there, if it is not nil.
+	building chan struct{}
+}
 
 type plain struct {
 	host    *host
@@ -86,6 +90,9 @@ func (p *childProcess) Signal(sig unix.Signal) error {
 }
 
 func (h *host) Create(_ string, spec *specs.Spec, set *stdio.Set) (Container, Process, error) {
+	if h.building != nil {
+		<-h.building
+	}
 	if _, err := exec.LookPath(spec.Process.Args[0]); err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,13 +30,16 @@ type Service struct {
 	log     *slog.Logger
 
 	mu         sync.Mutex
-	containers map[string]*container // nil value: being created or deleted
+	containers map[string]*container // nil value: being created
+	built      sync.Cond             // of mu: what was being created is, or is not
 }
 
 // New makes a Service. It calls oom for each container in which the kernel killed for want of memory, before the exit
 // of the killed process is reported.
 func New(rt Runtime, dial stdio.Dial, oom func(containerID string), log *slog.Logger) *Service {
-	return &Service{runtime: rt, dial: dial, oom: oom, log: log, containers: map[string]*container{}}
+	s := &Service{runtime: rt, dial: dial, oom: oom, log: log, containers: map[string]*container{}}
+	s.built.L = &s.mu
+	return s
 }
 
 // InitPID is the PID of a container's first process, as long as it runs.
@@ -88,6 +92,34 @@ func (s *Service) set(id string, c *container) {
 	} else {
 		s.containers[id] = c
 	}
+	s.built.Broadcast()
+}
+
+// awaitBuilt waits while container id is being created.
+func (s *Service) awaitBuilt(ctx context.Context, id string) {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.built.Broadcast()
+	})
+	defer stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ctx.Err() == nil {
+		if c, ok := s.containers[id]; !ok || c != nil {
+			return
+		}
+		s.built.Wait()
+	}
+}
+
+// createInTime is create, but takes back what was made when ctx has ended meanwhile: then the host has given it up.
+func (s *Service) createInTime(ctx context.Context, r *api3.CreateTaskRequest) (*container, error) {
+	c, err := s.create(r)
+	if err != nil || ctx.Err() == nil {
+		return c, err
+	}
+	return nil, errors.Join(ctx.Err(), s.deleteContainer(context.Background(), c))
 }
 
 func (s *Service) create(r *api3.CreateTaskRequest) (*container, error) {
@@ -215,6 +247,7 @@ func (s *Service) wait(ctx context.Context, r *api3.WaitRequest) (*api3.WaitResp
 }
 
 func (s *Service) delete(ctx context.Context, r *api3.DeleteRequest) (*api3.DeleteResponse, error) {
+	s.awaitBuilt(ctx, r.ID) // a host that does not wait for the creation deletes what comes of it
 	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err

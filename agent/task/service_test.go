@@ -66,6 +66,26 @@ func (g *guest) dial(id uint32) (*stream.Stream, error) {
 
 func (g *guest) create(id string, args ...string) error {
 	g.t.Helper()
+	return g.createWithin(context.Background(), id, args...)
+}
+
+// awaitReserved returns when a creation of id is under way.
+func (g *guest) awaitReserved(id string) {
+	g.t.Helper()
+	s := g.TTRPCTaskService.(server).s
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		_, ok := s.containers[id]
+		s.mu.Unlock()
+		if ok {
+			return
+		}
+	}
+	g.t.Fatalf("nothing creates %s", id)
+}
+
+func (g *guest) createWithin(ctx context.Context, id string, args ...string) error {
+	g.t.Helper()
 	spec, err := json.Marshal(specs.Spec{Root: &specs.Root{}, Linux: &specs.Linux{}, Process: &specs.Process{Args: args}})
 	if err != nil {
 		g.t.Fatal(err)
@@ -74,7 +94,7 @@ func (g *guest) create(id string, args ...string) error {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	_, err = g.Create(context.Background(), &api3.CreateTaskRequest{ID: id, Options: options, Stdout: api.StreamURI(1)})
+	_, err = g.Create(ctx, &api3.CreateTaskRequest{ID: id, Options: options, Stdout: api.StreamURI(1)})
 	return errgrpc.ToNative(err)
 }
 
@@ -269,6 +289,51 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestACreationThatTheHostHasGivenUpLeavesNothing(t *testing.T) {
+	g := newGuest(t)
+	g.host.building = make(chan struct{})
+	late, cancel := context.WithCancel(context.Background())
+	created := make(chan error, 1)
+	go func() { created <- g.createWithin(late, "a", "sleep", "100") }()
+	g.awaitReserved("a")
+	cancel()
+	close(g.host.building)
+	if err := <-created; !errors.Is(err, context.Canceled) {
+		t.Errorf("create: %v", err)
+	}
+	if s := g.state("a"); s != task.Status_UNKNOWN {
+		t.Errorf("the container is there, and %s", s)
+	}
+	if err := g.create("a", "true"); err != nil {
+		t.Errorf("its id is still taken: %v", err)
+	}
+}
+
+func TestDeletionOfWhatIsBeingCreatedWaitsForIt(t *testing.T) {
+	g := newGuest(t)
+	g.host.building = make(chan struct{})
+	created := make(chan error, 1)
+	go func() { created <- g.create("a", "sleep", "100") }()
+	g.awaitReserved("a")
+	hasty, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := g.Delete(hasty, &api3.DeleteRequest{ID: "a"}); err == nil {
+		t.Error("deleted before it was there")
+	}
+	deleted := make(chan error, 1)
+	go func() {
+		_, err := g.delete("a", "")
+		deleted <- err
+	}()
+	close(g.host.building)
+	if err := errors.Join(<-created, <-deleted); err != nil {
+		t.Error(err)
+	}
+	if err := g.create("a", "true"); err != nil {
+		t.Errorf("its id is still taken: %v", err)
+	}
+}
+
 func TestRequestsThatAreNotImplementedOrNonsense(t *testing.T) {
 	g := newGuest(t)
 	ctx := context.Background()
@@ -303,6 +368,10 @@ func TestRequestsThatAreNotImplementedOrNonsense(t *testing.T) {
 			_, err := g.Update(ctx, &api3.UpdateTaskRequest{ID: "a", Resources: &anypb.Any{Value: []byte("{")}})
 			return err
 		}, errdefs.IsInvalidArgument},
+		"process ids": {func() error {
+			_, err := g.Pids(ctx, &api3.PidsRequest{ID: "a"})
+			return err
+		}, errdefs.IsNotImplemented},
 		"unknown": {func() error {
 			_, err := g.Stats(ctx, &api3.StatsRequest{ID: "nobody"})
 			return err

@@ -8,7 +8,6 @@ import (
 	"math"
 
 	api3 "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -36,8 +35,8 @@ func answer[T any](resp *T, err error) (*T, error) {
 	return resp, nil
 }
 
-func (t server) Create(_ context.Context, r *api3.CreateTaskRequest) (*api3.CreateTaskResponse, error) {
-	c, err := t.s.create(r)
+func (t server) Create(ctx context.Context, r *api3.CreateTaskRequest) (*api3.CreateTaskResponse, error) {
+	c, err := t.s.createInTime(ctx, r)
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
@@ -85,34 +84,9 @@ func (t server) Kill(_ context.Context, r *api3.KillRequest) (*emptypb.Empty, er
 	return done(t.s.kill(r))
 }
 
-func (t server) Pids(_ context.Context, r *api3.PidsRequest) (*api3.PidsResponse, error) {
-	return answer(t.s.pids(r.ID))
-}
-
-func (s *Service) pids(id string) (*api3.PidsResponse, error) {
-	c, err := s.container(id)
-	if err != nil {
-		return nil, err
-	}
-	pids, err := c.rt.Pids()
-	if err != nil {
-		return nil, err
-	}
-	execs := map[uint32]string{}
-	for _, p := range c.processes() {
-		execs[p.snapshot().pid] = p.execID
-	}
-	var resp api3.PidsResponse
-	for _, pid := range pids {
-		info := &task.ProcessInfo{Pid: uint32(pid)}
-		if id := execs[info.Pid]; id != "" {
-			if info.Info, err = typeurl.MarshalAnyToProto(&options.ProcessDetails{ExecID: id}); err != nil {
-				return nil, err
-			}
-		}
-		resp.Processes = append(resp.Processes, info)
-	}
-	return &resp, nil
+// Pids is not implemented: what runs here has no id that means anything to the host.
+func (t server) Pids(context.Context, *api3.PidsRequest) (*api3.PidsResponse, error) {
+	return answer[api3.PidsResponse](nil, fmt.Errorf("process ids of the guest: %w", errdefs.ErrNotImplemented))
 }
 
 func (t server) Pause(_ context.Context, r *api3.PauseRequest) (*emptypb.Empty, error) {

@@ -25,7 +25,7 @@ const (
 // only be dropped while the system calls for it are still allowed.
 func Enter(c *krun.Config, warn func(message string)) (*krun.Config, error) {
 	for _, l := range c.Jail.Off {
-		warn("INSECURE: jail layer " + string(l) + " is switched off: the guest is not confined as it should be")
+		warn(l.Insecure())
 	}
 	if err := checkNamespaces(); err != nil {
 		return nil, err

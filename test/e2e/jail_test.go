@@ -52,6 +52,19 @@ func TestJailIsInForce(t *testing.T) {
 	}
 }
 
+func TestAJailWithoutALayerIsLoud(t *testing.T) {
+	n := newNode(t)
+	dropIn(t, "[jail]\noff = [\"seccomp\"]\n")
+	logged := n.containerdLog()
+	p := n.pod()
+	for line := range strings.Lines(logged()) {
+		if strings.Contains(line, "INSECURE: jail layer seccomp") && strings.Contains(line, p.ID) && strings.Contains(line, "level=warning") {
+			return
+		}
+	}
+	t.Errorf("containerd's log has no warning:\n%s", logged())
+}
+
 // checkThreads: capabilities and filters are attributes of threads, and one thread without them is enough for an
 // attacker.
 func checkThreads(t *testing.T, pid int) {

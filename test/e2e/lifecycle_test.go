@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,6 +74,54 @@ func TestPodSurvivesARestartOfContainerd(t *testing.T) {
 	}
 	if st := n.waitExit(k); st.ExitCode != 137 {
 		t.Errorf("exit code %d", st.ExitCode)
+	}
+}
+
+// killContainerd ends containerd as a crash does.
+func (n *node) killContainerd() {
+	n.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		n.Fatal(err)
+	}
+	killed := 0
+	for _, path := range names {
+		name, err := os.ReadFile(path)
+		if err != nil || string(name) != "containerd\n" {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			n.Fatal(err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			n.Fatal(err)
+		}
+		killed++
+	}
+	if killed != 1 {
+		n.Fatalf("killed %d processes named containerd", killed)
+	}
+}
+
+func TestOutputAndEndOfAContainerWaitForContainerd(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	// More than a pipe holds (64 KiB, pipe(7)), so that it cannot be handed over.
+	k := n.container(p, testpod.ContainerConfig("main", "echo ready; sleep 5; seq 1 60000; exit 7"))
+	n.waitLog(k, "ready\n")
+	n.killContainerd()
+	time.Sleep(5*time.Second + 30*time.Second) // longer than a reader that is there may take
+	n.restartContainerd()
+	if st := n.waitExit(k); st.ExitCode != 7 {
+		t.Errorf("exit code %d", st.ExitCode)
+	}
+	out, _, err := k.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(out, "\n"); lines != 60001 || !strings.HasSuffix(out, "\n60000\n") {
+		t.Errorf("%d lines, which end in %q", lines, out[max(0, len(out)-20):])
 	}
 }
 

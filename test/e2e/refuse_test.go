@@ -193,6 +193,11 @@ func TestDeviceOfTheHostIsRefusedByName(t *testing.T) {
 	if _, err := p.Run(n.ctx, config); err == nil || !strings.Contains(err.Error(), "/dev/kvm") {
 		t.Errorf("error: %v", err)
 	}
+	config.Metadata.Name = "disguised"
+	config.Devices[0].ContainerPath = "/dev/null"
+	if _, err := p.Run(n.ctx, config); err == nil || !strings.Contains(err.Error(), "/dev/null (c 10:232)") {
+		t.Errorf("/dev/kvm as /dev/null: %v", err)
+	}
 	config.Metadata.Name = "null"
 	config.Devices = []*runtime.Device{{HostPath: "/dev/null", ContainerPath: "/dev/null", Permissions: "rwm"}}
 	if out := n.exec(n.container(p, config), "echo x >/dev/null && echo wrote"); out != "wrote\n" {

@@ -1,0 +1,51 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/cgroups/v3/cgroup2"
+)
+
+// cpuset is what a sandbox may use of the host's CPUs and NUMA nodes (cpuset.cpus and cpuset.mems,
+// Documentation/admin-guide/cgroup-v2.rst); empty is all that the pod's cgroup may.
+type cpuset struct {
+	mu         sync.Mutex
+	cpus, mems string
+}
+
+// Pin keeps the VM to CPUs and NUMA nodes of the host, both in the kernel's list format; an empty one lifts the bound.
+func (s *Sandbox) Pin(cpus, mems string) error {
+	if cpus != "" || mems != "" {
+		m, err := cgroup2.Load(s.state.Cgroup)
+		if err == nil {
+			err = m.ToggleControllers([]string{"cpuset"}, cgroup2.Enable)
+		}
+		if err != nil {
+			return fmt.Errorf("enable the cpuset controller for the microVM's cgroup %s: %w", s.state.Cgroup, err)
+		}
+	}
+	return s.cpuset.set(filepath.Join(cgroupRoot, s.state.Cgroup), cpus, mems)
+}
+
+// set writes what has changed: most pods are never pinned, and need no cpuset controller.
+func (c *cpuset) set(cgroup, cpus, mems string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range []struct {
+		file string
+		had  *string
+		want string
+	}{{"cpuset.cpus", &c.cpus, cpus}, {"cpuset.mems", &c.mems, mems}} {
+		if *e.had == e.want {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(cgroup, e.file), []byte(e.want+"\n"), 0); err != nil {
+			return fmt.Errorf("keep the microVM to %s %q: %w", e.file, e.want, err)
+		}
+		*e.had = e.want
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"krun.dev/krunpod/test/testpod"
+)
+
+// freeze stops the VM of a pod, which then is like a guest that answers nothing any more, until thaw.
+func (n *node) freeze(p *testpod.Pod) (thaw func()) {
+	n.Helper()
+	runner := runnerOf(n.T, p.ID)
+	signal := func(sig syscall.Signal) {
+		if err := syscall.Kill(runner, sig); err != nil {
+			n.Error(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { signal(syscall.SIGCONT) }
+}
+
+func TestGuestThatIsFrozenDoesNotHoldItsPod(t *testing.T) {
+	n := newNode(t)
+	logged := n.containerdLog()
+	p := n.pod()
+	for _, name := range []string{"a", "b"} {
+		n.container(p, testpod.ContainerConfig(name, "exec sleep 1000"))
+	}
+	n.freeze(p)
+	// The kubelet allows for two minutes (runtimeRequestTimeout).
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	if err := p.Remove(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(logged(), "the microVM is killed") {
+		t.Error("containerd's log does not say why the microVM ended")
+	}
+}
+
+func TestGuestThatIsFrozenDoesNotHoldTheStatisticsOfOthers(t *testing.T) {
+	n := newNode(t)
+	frozen, other := n.pod(), n.pod()
+	for _, name := range []string{"a", "b", "c"} {
+		n.container(frozen, testpod.ContainerConfig(name, "exec sleep 1000"))
+	}
+	k := n.container(other, testpod.ContainerConfig("main", "exec sleep 1000"))
+	thaw := n.freeze(frozen)
+	defer thaw()
+	began := time.Now()
+	r, err := n.cri.Runtime.ListContainerStats(n.ctx, &runtime.ListContainerStatsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the statistics of the node took %v", took)
+	}
+	for _, s := range r.Stats {
+		if s.Attributes.Id == k.ID && s.Memory.GetUsageBytes().GetValue() > 0 {
+			return
+		}
+	}
+	t.Errorf("nothing of the other pod's container in %v", r.Stats)
+}
