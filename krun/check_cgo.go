@@ -20,14 +20,15 @@ func Inspect(firmware string) Info {
 	for name, number := range features {
 		info.Features[name] = C.krun_has_feature(C.uint64_t(number)) == 1
 	}
+	info.judgeFeatures()
 	var err error
 	if info.KVM, err = kvmAPIVersion(); err != nil {
-		info.Problems = append(info.Problems, err.Error())
+		info.Problems = append(info.Problems, Problem{PartKVM, err.Error()})
 	} else {
 		info.MaxVCPUs = int(C.krun_get_max_vcpus())
 	}
 	if handle, err := openFirmware(firmware); err != nil {
-		info.Problems = append(info.Problems, err.Error())
+		info.Problems = append(info.Problems, Problem{PartFirmware, err.Error()})
 	} else {
 		info.Firmware = C.GoString(C.library_path(handle))
 	}
