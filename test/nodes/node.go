@@ -52,9 +52,12 @@ func (n Node) Prepare(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// status is what hack/node status says: ok, frozen, panicked or down.
+// statusTime is what hack/node status may take.
+const statusTime = 20 * time.Second
+
+// status is what hack/node status says: ok, booting, frozen, panicked or down; something else when it says nothing in time.
 func (n Node) status(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
 	out, err := n.Command(ctx, "status").Output()
 	if text := strings.TrimSpace(string(out)); text != "" {
