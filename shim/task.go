@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -164,6 +166,14 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 		return &emptypb.Empty{}, errgrpc.ToGRPC(sb.Stop(ctx))
 	}
 	_, err = sb.Task.Kill(ctx, &taskAPI.KillRequest{ID: r.ID, ExecID: r.ExecID, Signal: r.Signal, All: r.All})
+	if errors.Is(err, ttrpc.ErrClosed) {
+		// A VM that ends takes every process with it: a pod that is being stopped then goes on to be.
+		select {
+		case <-sb.Done():
+			return nil, errgrpc.ToGRPC(fmt.Errorf("process already finished, with the microVM: %w", errdefs.ErrNotFound))
+		case <-ctx.Done():
+		}
+	}
 	return &emptypb.Empty{}, guestError(err)
 }
 
