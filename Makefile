@@ -32,7 +32,7 @@ install-node: build ## builds, and installs it with containerd on the node
 demo: ## shows a pod in a microVM on the node, and checks what it shows
 	hack/on-node demo
 
-test: ## lint, fast tests, tests of the node, end-to-end tests, conformance
+test: ## lint, fast tests, tests of the node, the demo, end-to-end tests, conformance
 	@hack/test
 
 unit: ## lint and the fast tests
@@ -41,7 +41,7 @@ unit: ## lint and the fast tests
 lint: ## gofmt, vet, staticcheck, shellcheck
 	@hack/lint
 
-check-node: ## hack/node, where the node is this machine itself
+check-node: ## hack/node, where the node is this machine itself, and a QEMU that freezes
 	@hack/check-node
 
 e2e: ## the end-to-end tests on two nodes (hack/e2e -run REGEXP: some)

@@ -18,13 +18,31 @@ type Info struct {
 	// Libkrun is the version, and LibkrunPath the file of a library that is not part of the runner.
 	Libkrun     string          `json:"libkrun"`
 	LibkrunPath string          `json:"libkrunPath,omitempty"`
-	Features    map[string]bool `json:"features"`
+	// Features are what libkrun was built with.
+	Features map[string]bool `json:"features"`
 	// KVM is the version of /dev/kvm's interface, 0 where it does not answer.
-	KVM      int      `json:"kvm"`
-	MaxVCPUs int      `json:"maxVCPUs"`
-	Firmware string   `json:"firmware"`
-	Problems []string `json:"problems,omitempty"`
+	KVM      int    `json:"kvm"`
+	MaxVCPUs int    `json:"maxVCPUs"`
+	Firmware string `json:"firmware"`
+	// Problems are what rules out a VM.
+	Problems []Problem `json:"problems,omitempty"`
 }
+
+// Problem is one part that a VM needs and that is not as it must be.
+type Problem struct {
+	Part   Part   `json:"part"`
+	Detail string `json:"detail"`
+}
+
+// Part is what a Problem is about.
+type Part string
+
+// The parts.
+const (
+	PartKVM      Part = "kvm"
+	PartLibkrun  Part = "libkrun"
+	PartFirmware Part = "libkrunfw"
+)
 
 // features are the numbers of krun_has_feature.
 var features = map[string]uint64{
@@ -45,8 +63,8 @@ func (i *Info) useLibkrun(path string) {
 		i.Libkrun = m[1]
 	}
 	if slices.Compare(numbers(i.Libkrun), numbers(LibkrunVersion)) < 0 {
-		i.Problems = append(i.Problems, fmt.Sprintf("libkrun %s in %s is older than %s, which this krun-runner was built with: "+
-			"install that or a newer one, or build krun-runner with KRUNPOD_LIBKRUN=crate", i.Libkrun, path, LibkrunVersion))
+		i.Problems = append(i.Problems, Problem{PartLibkrun, fmt.Sprintf("libkrun %s in %s is older than %s, which this krun-runner "+
+			"was built with: install that or a newer one, or build krun-runner with KRUNPOD_LIBKRUN=crate", i.Libkrun, path, LibkrunVersion)})
 	}
 }
 
@@ -59,4 +77,16 @@ func numbers(version string) (list []int) {
 		list = append(list, n)
 	}
 	return list
+}
+
+// neededFeatures are those that every pod's VM uses: libkrun built without one has the function, which refuses.
+var neededFeatures = []string{"net"}
+
+// judgeFeatures adds what libkrun lacks to the problems.
+func (i *Info) judgeFeatures() {
+	for _, name := range neededFeatures {
+		if !i.Features[name] {
+			i.Problems = append(i.Problems, Problem{PartLibkrun, fmt.Sprintf("libkrun %s was built without %s", i.Libkrun, name)})
+		}
+	}
 }

@@ -31,14 +31,15 @@ func Inspect(firmware string) Info {
 	if path := C.libkrun_path(); path != nil {
 		info.useLibkrun(C.GoString(path))
 	}
+	info.judgeFeatures()
 	var err error
 	if info.KVM, err = kvmAPIVersion(); err != nil {
-		info.Problems = append(info.Problems, err.Error())
+		info.Problems = append(info.Problems, Problem{PartKVM, err.Error()})
 	} else {
 		info.MaxVCPUs = int(C.krun_get_max_vcpus())
 	}
 	if handle, err := openFirmware(firmware); err != nil {
-		info.Problems = append(info.Problems, err.Error())
+		info.Problems = append(info.Problems, Problem{PartFirmware, err.Error()})
 	} else {
 		info.Firmware = C.GoString(C.library_path(handle))
 	}

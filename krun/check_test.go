@@ -24,8 +24,8 @@ func TestLibkrunOfTheSystemIsTheOneThatIsLoaded(t *testing.T) {
 		if info.Libkrun != version || info.LibkrunPath != file || len(info.Problems) != problems {
 			t.Errorf("%s: %+v", version, info)
 		}
-		if problems > 0 && !strings.Contains(info.Problems[0], "KRUNPOD_LIBKRUN=crate") {
-			t.Errorf("the problem does not say what to do: %s", info.Problems[0])
+		if problems > 0 && !strings.Contains(info.Problems[0].Detail, "KRUNPOD_LIBKRUN=crate") {
+			t.Errorf("the problem does not say what to do: %s", info.Problems[0].Detail)
 		}
 	}
 }
@@ -35,5 +35,26 @@ func TestLibkrunWhoseFileTellsNoVersionIsThatOfTheBuild(t *testing.T) {
 	info.useLibkrun("/nowhere/libkrun.so.1")
 	if info.Libkrun != LibkrunVersion || info.LibkrunPath != "/nowhere/libkrun.so.1" || len(info.Problems) != 0 {
 		t.Errorf("%+v", info)
+	}
+}
+
+func TestFeatureThatIsNeededAndNotThereIsAProblem(t *testing.T) {
+	whole := Info{Libkrun: "1.0", Features: map[string]bool{"net": true, "gpu": false}}
+	if whole.judgeFeatures(); len(whole.Problems) > 0 {
+		t.Errorf("with all that is needed: %+v", whole.Problems)
+	}
+	lacking := Info{Libkrun: "1.0", Features: map[string]bool{"net": false, "gpu": true}}
+	lacking.judgeFeatures()
+	if len(lacking.Problems) != 1 || lacking.Problems[0].Part != PartLibkrun || !strings.Contains(lacking.Problems[0].Detail, "without net") {
+		t.Errorf("without net: %+v", lacking.Problems)
+	}
+}
+
+// A feature that is needed has a number to ask for, or it would always be missing.
+func TestNeededFeaturesAreAskedFor(t *testing.T) {
+	for _, name := range neededFeatures {
+		if _, ok := features[name]; !ok {
+			t.Errorf("%s has no number", name)
+		}
 	}
 }

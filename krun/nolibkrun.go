@@ -12,4 +12,4 @@ func Load(*Config) (*VM, error) { return nil, ErrNoLibkrun }
 func (*VM) Enter(*Config) error { return ErrNoLibkrun }
 
 // Inspect says that there is no libkrun.
-func Inspect(string) Info { return Info{Problems: []string{ErrNoLibkrun.Error()}} }
+func Inspect(string) Info { return Info{Problems: []Problem{{PartLibkrun, ErrNoLibkrun.Error()}}} }

@@ -17,8 +17,10 @@ type Stage struct {
 	At int64 `json:"us"`
 }
 
-// Timeline records when each stage of a sandbox's start was complete, from the shim's start to the container's first
-// instruction. It is safe for concurrent use.
+// Timeline records when each stage of a sandbox's start was complete, from the shim's start to the container's. That one is when
+// the agent's answer came that the container's process had gone on to execve(2): libcontainer says so when the process has
+// closed its FIFO, the last that it does before. So the program's first instruction and the mark are as far apart as the exec
+// and the answer on its way by vsock take. It is safe for concurrent use.
 type Timeline struct {
 	mu     sync.Mutex
 	start  time.Time

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -177,7 +179,16 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 	if p.isSandbox() {
 		return &emptypb.Empty{}, errgrpc.ToGRPC(sb.Stop(ctx))
 	}
-	return &emptypb.Empty{}, guestError(call(ctx))
+	err = call(ctx)
+	if errors.Is(err, ttrpc.ErrClosed) {
+		// A VM that ends takes every process with it: a pod that is being stopped then goes on to be.
+		select {
+		case <-sb.Done():
+			return nil, errgrpc.ToGRPC(fmt.Errorf("process already finished, with the microVM: %w", errdefs.ErrNotFound))
+		case <-ctx.Done():
+		}
+	}
+	return &emptypb.Empty{}, guestError(err)
 }
 
 // Delete removes a process that has ended, and with a container all that the share holds of it.

@@ -21,7 +21,7 @@ func check(args []string, out io.Writer) error {
 		return err
 	}
 	if len(info.Problems) > 0 {
-		return errors.New("this node cannot run a VM: " + info.Problems[0])
+		return errors.New("this node cannot run a VM: " + info.Problems[0].Detail)
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,7 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/config"
 	"krun.dev/krunpod/krun"
+	"krun.dev/krunpod/netbridge"
 	"krun.dev/krunpod/sandbox"
 )
 
@@ -59,7 +63,7 @@ func (a *app) check() *cobra.Command {
 
 func (a *app) runChecks(ctx context.Context) report {
 	r := report{Ready: true}
-	for _, check := range []func(context.Context) result{a.checkRoot, a.checkFiles, a.checkCgroup, a.checkTun, a.checkRunner, a.checkBoot} {
+	for _, check := range []func(context.Context) result{a.checkRoot, a.checkFiles, a.checkCgroup, a.checkRunner, a.checkNetwork, a.checkBoot} {
 		c := check(ctx)
 		r.Checks = append(r.Checks, c)
 		if !c.OK {
@@ -116,45 +120,81 @@ func (a *app) checkCgroup(context.Context) result {
 	return result{Name: "cgroup", OK: true, Detail: "cgroup v2"}
 }
 
-func (a *app) checkTun(context.Context) result {
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return result{Name: "tun", Detail: err.Error(), Remedy: "load the module: modprobe tun"}
-	}
-	f.Close()
-	return result{Name: "tun", OK: true, Detail: "/dev/net/tun opens"}
-}
-
 func (a *app) checkRunner(ctx context.Context) result {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, a.cfg.Runner, "check", a.cfg.Firmware).Output()
-	var info krun.Info
-	if jerr := json.Unmarshal(out, &info); jerr != nil {
-		return result{Name: "libkrun", Detail: fmt.Sprintf("%s does not run: %v", a.cfg.Runner, err),
-			Remedy: "reinstall krunpod: the runner needs libc, libgcc_s and libkrunfw.so.5"}
-	}
-	if len(info.Problems) > 0 {
-		return result{Name: "kvm", Detail: info.Problems[0],
-			Remedy: "the machine needs VT-x, SVM or an ARM equivalent (in a cloud: nested virtualization) and its kvm module"}
-	}
-	return result{Name: "kvm", OK: true, Detail: fmt.Sprintf("libkrun %s, KVM API %d, up to %d vCPUs", info.Libkrun, info.KVM, info.MaxVCPUs)}
+	return judgeRunner(a.cfg.Runner, out, err)
 }
 
-// checkBoot runs a microVM on the same road as a pod, without a network: a /dev/kvm that opens proves nothing.
+// judgeRunner reads what the runner says of the node, and how it ended.
+func judgeRunner(runner string, out []byte, err error) result {
+	var info krun.Info
+	if jerr := json.Unmarshal(out, &info); jerr != nil {
+		detail := fmt.Sprintf("%s does not say what it finds: %v", runner, cmp.Or(err, jerr))
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+			detail += ": " + strings.TrimSpace(string(exit.Stderr))
+		}
+		return result{Name: "libkrun", Detail: detail, Remedy: "reinstall krunpod: the runner needs libc and libgcc_s"}
+	}
+	if len(info.Problems) > 0 {
+		p := info.Problems[0]
+		return result{Name: string(p.Part), Detail: p.Detail, Remedy: remedies[p.Part]}
+	}
+	return result{Name: "kvm", OK: true, Detail: fmt.Sprintf("libkrun %s, KVM API %d, up to %d vCPUs, %s", info.Libkrun, info.KVM, info.MaxVCPUs, info.Firmware)}
+}
+
+var remedies = map[krun.Part]string{
+	krun.PartKVM:      "the machine needs VT-x, SVM or an ARM equivalent (in a cloud: nested virtualization) and its kvm module",
+	krun.PartLibkrun:  "reinstall krunpod: its own runner has all of libkrun that is needed",
+	krun.PartFirmware: "reinstall krunpod, or set firmware in the configuration to the directory of libkrunfw.so.5",
+}
+
+// watch is what the frames of a pod without annotations pass on this node.
+func (a *app) watch() *netbridge.Watch {
+	if a.cfg.Network.Default == config.WayVNet {
+		return &netbridge.Watch{}
+	}
+	return nil
+}
+
+// checkNetwork joins a network as a pod has it to a tap: what is missing in the kernel is named apart from the VM.
+func (a *app) checkNetwork(ctx context.Context) result {
+	if err := netbridge.Try(ctx, a.watch()); err != nil {
+		return result{Name: "network", Detail: err.Error(),
+			Remedy: "load what is missing, and at each boot: modprobe -a tun veth sch_ingress cls_matchall act_mirred"}
+	}
+	return result{Name: "network", OK: true, Detail: "a pod's interface can be joined to a tap"}
+}
+
+// checkBoot runs a microVM on the same road as a pod, with a network: a /dev/kvm that opens proves nothing.
 func (a *app) checkBoot(ctx context.Context) result {
-	start := time.Now()
-	sb, err := sandbox.Start(ctx, a.cfg, sandbox.Spec{
+	spec := sandbox.Spec{
 		ID: fmt.Sprintf("check-%d", os.Getpid()), Namespace: "krunctl",
 		VCPUs: 1, MemoryMiB: a.cfg.VM.DefaultMemoryMiB, Guest: &api.ConfigureSandboxRequest{Hostname: "krunctl-check"},
-	}, sandbox.NewTimeline(start))
+	}
+	if a.watch() != nil {
+		spec.VNet = &sandbox.VNet{}
+	}
+	var took time.Duration
+	var release string
+	err := netbridge.Trial(func(path string) error {
+		spec.NetNS = path
+		start := time.Now()
+		sb, err := sandbox.Start(ctx, a.cfg, spec, sandbox.NewTimeline(start))
+		if err != nil {
+			return err
+		}
+		took, release = time.Since(start), sb.KernelRelease()
+		if err := sb.Delete(ctx); err != nil {
+			return fmt.Errorf("the microVM ran, but what it left could not be removed: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return result{Name: "boot", Detail: err.Error(), Remedy: "a microVM does not come up here: see docs/troubleshooting.md"}
 	}
-	took := time.Since(start)
-	if err := sb.Delete(ctx); err != nil {
-		return result{Name: "boot", Detail: err.Error(), Remedy: "the microVM ran, but what it left could not be removed"}
-	}
 	return result{Name: "boot", OK: true,
-		Detail: fmt.Sprintf("a microVM with Linux %s answered after %d ms", sb.KernelRelease(), took.Milliseconds())}
+		Detail: fmt.Sprintf("a microVM with Linux %s and a network answered after %d ms", release, took.Milliseconds())}
 }

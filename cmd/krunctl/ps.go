@@ -38,20 +38,22 @@ func (a *app) ps() *cobra.Command {
 				return err
 			}
 			rows := []row{}
+			var unreadable []error
 			for _, d := range dirs {
 				r, err := a.load(d)
-				if errors.Is(err, fs.ErrNotExist) {
-					continue // it ended while we looked
+				switch {
+				case err == nil:
+					rows = append(rows, r)
+				case !errors.Is(err, fs.ErrNotExist): // otherwise it ended while we looked
+					unreadable = append(unreadable, err)
 				}
-				if err != nil {
-					return err
-				}
-				rows = append(rows, r)
 			}
-			if done, err := a.json(rows); done {
-				return err
+			done, err := a.json(rows)
+			if !done {
+				err = printRows(os.Stdout, rows)
 			}
-			return printRows(os.Stdout, rows)
+			// What cannot be read of one sandbox hides no other.
+			return errors.Join(append(unreadable, err)...)
 		},
 	}
 }

@@ -62,12 +62,16 @@ apt_private_update() {
 	exec {APT_LOCK}>&-
 }
 
-# apt_has PACKAGE VERSION: whether some suite of the mirror has exactly that version.
-apt_has() { apt_private apt-cache show --no-all-versions "$1=$2" >/dev/null 2>&1; }
+# apt_has PACKAGE VERSION: whether some suite of the mirror has exactly that version. apt-cache show succeeds without it, too.
+apt_has() { apt_private apt-cache madison "$1" | awk -F' *\\| *' -v v="$2" '$2 == v {found = 1} END {exit !found}'; }
 
-# apt_newest PACKAGE PREFIX: the newest version that begins with PREFIX.
+# apt_newest PACKAGE PREFIX: the newest version that begins with PREFIX, in the place of the pinned one: it has no checksum but
+# apt's, and the product says so from then on (SUBSTITUTED, hack/cached).
 apt_newest() {
-	apt_private apt-cache madison "$1" | awk -F' *\\| *' -v p="$2" 'index($2, p) == 1 {print $2; exit}'
+	local version
+	version=$(apt_private apt-cache madison "$1" | awk -F' *\\| *' -v p="$2" 'index($2, p) == 1 {print $2; exit}')
+	[[ -z $version ]] || echo "$1 $version" >>"$SUBSTITUTED"
+	printf '%s\n' "$version"
 }
 
 # apt_unpack DIR [--deps] PACKAGE=VERSION... : downloads, verifies (apt's signatures) and unpacks into DIR; with --deps

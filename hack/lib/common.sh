@@ -19,8 +19,11 @@ die() {
 	exit 1
 }
 
+# warn says what must be seen whatever comes of the rest, also out of a stage that ends well.
+warn() { say "WARNING: $*"; }
+
 # stage NAME COMMAND...: runs the command, says what begins, and how long it took. Its output goes to a log that is
-# shown only on failure, or straight through with V=1. Never in a condition: bash ignores
+# shown only on failure, but for its warnings, or straight through with V=1. Never in a condition: bash ignores
 # errexit in all that a || or an if surrounds, in functions and subshells too.
 stage() {
 	local name=$1 log begin=$SECONDS rc=0
@@ -35,7 +38,7 @@ stage() {
 		(set -e && "$@") >"$log" 2>&1 &
 	fi
 	wait $! || rc=$?
-	if ((rc)); then tail -n 60 "$log" >&2; fi
+	if ((rc)); then tail -n 60 "$log" >&2; else grep -E '^[0-9:]{8} WARNING: ' "$log" >&2 || true; fi
 	rm -f "$log"
 	if ((rc)); then
 		say "$name: failed after $((SECONDS - begin)) s (exit $rc)"

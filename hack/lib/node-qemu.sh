@@ -2,8 +2,9 @@
 # A node that is a QEMU with emulated SVM, in the namespace of the nodes' network. To be sourced by node.sh.
 
 NODE_MEMORY_MIB=${NODE_MEMORY_MIB:-6144}
-# A heartbeat older than this many seconds means a frozen node. The host may be busy with two nodes and a build.
-HEARTBEAT_TIMEOUT=${HEARTBEAT_TIMEOUT:-20}
+# A heartbeat older than this many seconds means a frozen node: it beats each second, at a real-time priority in the guest
+# (hack/guest/init), so only the host can delay it, which may be busy with two nodes and a build.
+HEARTBEAT_TIMEOUT=${HEARTBEAT_TIMEOUT:-10}
 
 # qemu_pid: the QEMU of this node, if it runs; a recycled pid is not mistaken for it.
 qemu_pid() {

@@ -25,31 +25,41 @@ import (
 	"krun.dev/krunpod/test/testpod"
 )
 
-// forwardDial dials a port of the pod as containerd's port-forward does: localhost, in the pod's network namespace on
-// the host.
-func (n *node) forwardDial(p *testpod.Pod, host, port string) (conn net.Conn, err error) {
+// inNetNS runs f in the pod's network namespace on the host.
+func (n *node) inNetNS(p *testpod.Pod, f func() error) error {
 	n.Helper()
 	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", p.ID))
 	if err != nil {
 		n.Fatal(err)
 	}
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
 		goruntime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		var ns netns.NsHandle
-		if ns, err = netns.GetFromPath(st.NetNS); err != nil {
+		ns, err := netns.GetFromPath(st.NetNS)
+		if err != nil {
+			done <- err
 			return
 		}
 		defer ns.Close()
-		if err = netns.Set(ns); err != nil {
+		if err := netns.Set(ns); err != nil {
+			done <- err
 			return
 		}
-		if conn, err = net.DialTimeout("tcp", net.JoinHostPort(host, port), patience); err == nil {
-			err = conn.SetDeadline(time.Now().Add(patience))
-		}
+		done <- f()
 	}()
-	<-done
+	return <-done
+}
+
+// forwardDial dials a port of the pod as containerd's port-forward does: localhost, in the pod's network namespace on
+// the host.
+func (n *node) forwardDial(p *testpod.Pod, host, port string) (conn net.Conn, err error) {
+	n.Helper()
+	err = n.inNetNS(p, func() error {
+		if conn, err = net.DialTimeout("tcp", net.JoinHostPort(host, port), patience); err != nil {
+			return err
+		}
+		return conn.SetDeadline(time.Now().Add(patience))
+	})
 	return conn, err
 }
 

@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/sandbox"
 	"krun.dev/krunpod/test/testpod"
@@ -34,6 +39,8 @@ func TestJailIsInForce(t *testing.T) {
 	checkNamespaces(t, pid)
 	checkMounts(t, pid)
 	checkDescriptors(t, pid)
+	checkLimits(t, pid)
+	n.checkDevices(p.ID)
 	for _, dir := range []string{"root", "cwd"} {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s/", pid, dir))
 		if err != nil {
@@ -160,5 +167,93 @@ func checkDescriptors(t *testing.T, pid int) {
 		default:
 			t.Errorf("the runner holds %s open as descriptor %s", target, filepath.Base(fd))
 		}
+	}
+}
+
+func checkLimits(t *testing.T, pid int) {
+	t.Helper()
+	for name, limit := range map[string]struct {
+		resource int
+		most     uint64
+	}{
+		"core":     {unix.RLIMIT_CORE, 0},
+		"nofile":   {unix.RLIMIT_NOFILE, 1 << 20},
+		"msgqueue": {unix.RLIMIT_MSGQUEUE, 0},
+	} {
+		var r unix.Rlimit
+		if err := unix.Prlimit(pid, limit.resource, nil, &r); err != nil || r.Cur > limit.most || r.Max > limit.most {
+			t.Errorf("the runner's limit %s is %+v, more than %d (%v)", name, r, limit.most, err)
+		}
+	}
+}
+
+// checkDevices: the runner is in the sandbox's cgroup, and who is there opens the VM's devices and no others, whatever node it
+// has made.
+func (n *node) checkDevices(pod string) {
+	n.Helper()
+	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", pod))
+	if err != nil {
+		n.Fatal(err)
+	}
+	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", st.Runner.PID))
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(own)), st.Cgroup) {
+		n.Errorf("the runner is in cgroup %q, not %s (%v)", own, st.Cgroup, err)
+	}
+	// Numbers of Documentation/admin-guide/devices.txt: mem, zero, random, tty, a RAM disk, the first disk of SCSI.
+	others := map[string]struct {
+		mode         uint32
+		major, minor uint32
+	}{
+		"mem": {unix.S_IFCHR, 1, 1}, "zero": {unix.S_IFCHR, 1, 5}, "random": {unix.S_IFCHR, 1, 8}, "tty": {unix.S_IFCHR, 5, 0},
+		"ram": {unix.S_IFBLK, 1, 0}, "sda": {unix.S_IFBLK, 8, 0},
+	}
+	dir := n.TempDir()
+	script := "for d in /dev/null /dev/kvm /dev/net/tun; do if (: <$d); then echo $d; fi; done; cd " + dir + "\n"
+	for name, d := range others {
+		script += fmt.Sprintf("mknod made-%s %c %d %d && echo made\n", name, map[uint32]rune{unix.S_IFCHR: 'c', unix.S_IFBLK: 'b'}[d.mode], d.major, d.minor)
+	}
+	script += "for d in made-*; do if (: <$d) 2>error; then echo $d opens; elif ! grep -q 'not permitted' error; then echo $d: $(cat error); fi; done\n"
+	cgroup, err := os.Open(cgroupRoot + st.Cgroup)
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer cgroup.Close()
+	cmd := exec.Command("/bin/sh", "-c", script)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	out, err := cmd.CombinedOutput()
+	if want := "/dev/null\n/dev/kvm\n/dev/net/tun\n" + strings.Repeat("made\n", len(others)); err != nil || string(out) != want {
+		n.Errorf("in the runner's cgroup: %v\n%swant\n%s", err, out, want)
+	}
+}
+
+// TestGuestsSocketNeverBecomesTheHosts: with TSI, libkrun would connect in the guest's stead, in the runner's network namespace.
+func TestGuestsSocketNeverBecomesTheHosts(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+	var l net.Listener
+	if err := n.inNetNS(p, func() (err error) {
+		l, err = net.Listen("tcp", "127.0.0.1:7777")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan net.Addr, 1)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			accepted <- conn.RemoteAddr()
+			conn.Close()
+		}
+	}()
+	n.exec(k, "! nc -w 5 127.0.0.1 7777 </dev/null")
+	select {
+	case from := <-accepted:
+		t.Errorf("the guest reached a listener on the host's side of its network namespace, from %v", from)
+	default:
+	}
+	// The guest's kernel would have been told (libkrun's command line).
+	if cmdline := n.exec(k, "cat /proc/cmdline"); strings.Contains(cmdline, "tsi") {
+		t.Errorf("the guest's kernel is told of TSI: %s", cmdline)
 	}
 }

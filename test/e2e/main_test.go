@@ -93,23 +93,13 @@ func (n *node) podCgroup(name string) string {
 	return parent
 }
 
-// checkLeftovers waits for what ends by itself a moment later (a shim that exits), then names the rest.
+// checkLeftovers names what the test left on the node.
 func (n *node) checkLeftovers(before testpod.Inventory) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	var left []string
-	err := testpod.Poll(ctx, "leftovers", func() (bool, error) {
-		now, err := testpod.TakeInventory()
-		if err != nil {
-			return false, err
-		}
-		left = now.Since(before)
-		return len(left) == 0, nil
-	})
+	left, err := testpod.Leftovers(context.Background(), before)
+	for _, l := range left {
+		n.Errorf("left behind: %s", l)
+	}
 	if err != nil {
-		for _, l := range left {
-			n.Errorf("left behind: %s", l)
-		}
 		n.Error(err)
 	}
 }

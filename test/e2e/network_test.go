@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -100,6 +101,35 @@ func testPodOnTwoCNINetworks(n *node, way func(*runtime.PodSandboxConfig)) {
 		ip := strings.TrimSpace(n.exec(serves, "ip -4 -o addr show dev "+dev+" | sed 's/.* inet \\([^/]*\\).*/\\1/'"))
 		if got := n.fetch(k, ip); got != "from-other\n" {
 			n.Errorf("over %s, to %s: %q", dev, ip, got)
+		}
+	}
+}
+
+// offloads are virtio-net's bits (VIRTIO 1.2, 5.1.3) for checksums and segmentation in both directions, and ethtool's names for
+// what the tap is told.
+var offloads = map[string]int{"CSUM": 0, "GUEST_CSUM": 1, "GUEST_TSO4": 7, "GUEST_TSO6": 8, "HOST_TSO4": 11, "HOST_TSO6": 12}
+
+// TestOffloadsAreInUse: without them everything works, at a tenth of the speed.
+func TestOffloadsAreInUse(t *testing.T) {
+	n := newNode(t)
+	p := n.pod()
+	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+	features := strings.TrimSpace(n.exec(k, "cat /sys/class/net/eth0/device/features")) // a character for each bit, from 0 on
+	for name, bit := range offloads {
+		if len(features) <= bit || features[bit] != '1' {
+			t.Errorf("the guest's NIC does not have %s, bit %d of %s", name, bit, features)
+		}
+	}
+	var out []byte
+	if err := n.inNetNS(p, func() (err error) {
+		out, err = exec.Command("ethtool", "-k", "krun0").CombinedOutput()
+		return err
+	}); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, name := range []string{"tx-checksumming", "tx-tcp-segmentation", "tx-tcp6-segmentation"} {
+		if !strings.Contains(string(out), name+": on") {
+			t.Errorf("the tap does not hand on frames with %s:\n%s", name, out)
 		}
 	}
 }

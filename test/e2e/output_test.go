@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"krun.dev/krunpod/agent/api/stream"
 	"krun.dev/krunpod/test/testpod"
 )
 
@@ -118,6 +119,44 @@ func TestLongOutputIsExactWithASlowReaderAndSignals(t *testing.T) {
 		t.Errorf("an exec beside the output took %v", slowest)
 	}
 	t.Logf("%d bytes exact in %v; the slowest exec beside them took %v", got, took, slowest)
+}
+
+// idleReader is how long the reader of TestExitIsToldAfterTheLastByte takes nothing: the process has ended meanwhile, and it is
+// less than the ten seconds after which a reader counts as gone (docs/architecture.md).
+const idleReader = 5 * time.Second
+
+// TestExitIsToldAfterTheLastByte: the process writes what the FIFO and the stream's window hold together, so that it ends while
+// most of that has not reached the FIFO yet.
+func TestExitIsToldAfterTheLastByte(t *testing.T) {
+	const fifo, size = 64 << 10, 64<<10 + stream.Window
+	n := newNode(t)
+	task := n.startTask("last-byte", "/bin/sh", "-c", fmt.Sprintf("head -c %d /dev/zero", size))
+	go func() { _, _ = os.ReadFile(task.stderr) }()
+	task.start()
+	out, err := os.Open(task.stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case st := <-task.exit:
+		t.Fatalf("exit code %d was told while at least %d bytes of output had not been handed on", st.ExitCode(), size-fifo-1)
+	case <-time.After(idleReader):
+	}
+	rest := make(chan int64, 1)
+	go func() {
+		read, _ := io.Copy(io.Discard, out)
+		rest <- read
+	}()
+	if exit := task.wait(); exit != 0 {
+		t.Errorf("exit code %d", exit)
+	}
+	if read := <-rest; read != size-1 {
+		t.Errorf("%d bytes came after the first, want %d", read, size-1)
+	}
 }
 
 func TestStdinReachesAnExecWholeAndEnds(t *testing.T) {

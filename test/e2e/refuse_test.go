@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +13,10 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"krun.dev/krunpod/sandbox"
 	"krun.dev/krunpod/test/testpod"
 )
 
@@ -226,5 +229,31 @@ func TestNetworkNamespaceThatVanishedIsNamed(t *testing.T) {
 	defer cancel()
 	if _, err := task.container.NewTask(ctx, cio.NullIO); err == nil || !strings.Contains(err.Error(), gone) {
 		t.Errorf("error: %v", err)
+	}
+}
+
+// TestPodWhoseNetworkNamespaceVanishesCanBeRemoved: somebody removes it as ip-netns(8) does, which CNI's own DEL meets as well.
+func TestPodWhoseNetworkNamespaceVanishesCanBeRemoved(t *testing.T) {
+	for name, before := range map[string]func(*node, *testpod.Pod){
+		"while it runs": func(*node, *testpod.Pod) {},
+		"when its VM has ended": func(n *node, p *testpod.Pod) {
+			if err := unix.Kill(runnerOf(n.T, p.ID), unix.SIGKILL); err != nil {
+				n.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			p := n.pod() // its removal, within n's patience, is the test, and that nothing stays
+			n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+			st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", p.ID))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before(n, p)
+			if err := errors.Join(unix.Unmount(st.NetNS, unix.MNT_DETACH), os.Remove(st.NetNS)); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

@@ -1,4 +1,3 @@
-// Package netlab makes network namespaces for tests, with the interfaces that they need. It needs root.
 package netlab
 
 import (

@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -11,7 +12,12 @@ import (
 
 const (
 	// watchEvery is how often a node is looked at while a test runs.
-	watchEvery = 5 * time.Second
+	watchEvery = 2 * time.Second
+	// countEvery is how far apart the looks at the counters are, which need a command on the node.
+	countEvery = 5 * time.Second
+	// answerTime is what a node may take to answer a command before its state is asked. It is more than the age at which
+	// a heartbeat tells a frozen node (HEARTBEAT_TIMEOUT, hack/lib/node-qemu.sh).
+	answerTime = 15 * time.Second
 	// signatureRate is how fast the counters of a virtual CPU that the emulator has lost grow, a second; they grow by
 	// tens of thousands, and those of a healthy one by far less while its other counters move too.
 	signatureRate = 5000
@@ -19,22 +25,39 @@ const (
 
 // watch looks at the node until ended is closed, and returns how it broke, or "".
 func watch(ctx context.Context, n Node, ended <-chan struct{}) string {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	var before map[string]counters
-	at := time.Now()
-	for {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
 		select {
 		case <-ended:
-			return ""
+			cancel()
 		case <-ctx.Done():
-			return ""
-		case <-tick.C:
 		}
-		switch s := n.status(ctx); s {
-		case "frozen", "panicked", "down":
-			return "the node is " + s
+	}()
+	// Apart, since a node that is frozen does not answer the command for its counters.
+	faults := make(chan string, 2)
+	go func() { faults <- watchState(ctx, n) }()
+	go func() { faults <- watchCounters(ctx, n) }()
+	fault := <-faults
+	if fault != "" {
+		cancel()
+	}
+	return cmp.Or(fault, <-faults)
+}
+
+func watchState(ctx context.Context, n Node) string {
+	for pause(ctx, watchEvery) {
+		if fault := broken(n.status(ctx)); fault != "" {
+			return fault
 		}
+	}
+	return ""
+}
+
+func watchCounters(ctx context.Context, n Node) string {
+	var before map[string]counters
+	at := time.Now()
+	for pause(ctx, countEvery) {
 		now := n.counters(ctx)
 		if vm := lost(before, now, time.Since(at)); vm != "" {
 			return fmt.Sprintf("the emulator lost the virtual CPU of microVM %s: its guest page faults and emulated "+
@@ -42,6 +65,41 @@ func watch(ctx context.Context, n Node, ended <-chan struct{}) string {
 		}
 		before, at = now, time.Now()
 	}
+	return ""
+}
+
+// pause reports whether ctx still holds afterwards.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// broken says how a node is that is certainly broken, by its status; "" of any other, and of one that could not be had: a
+// machine with much to do is no reason to run a failed test again.
+func broken(status string) string {
+	switch status {
+	case "frozen", "panicked", "down":
+		return "the node is " + status
+	}
+	return ""
+}
+
+// diagnose says how the node is broken after a task that failed, or "": the connection may have gone with it, a moment before
+// its heartbeat is missed.
+func (n Node) diagnose(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime+statusTime)
+	defer cancel()
+	answer, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if n.Exec(answer, "true").Run() == nil {
+		return ""
+	}
+	<-answer.Done()
+	return broken(n.status(ctx))
 }
 
 // counters are what KVM counts for one VM, Documentation/virt/kvm (debugfs kvm/PID-FD/).

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -52,9 +53,12 @@ func (n Node) Prepare(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// status is what hack/node status says: ok, frozen, panicked or down.
+// statusTime is what hack/node status may take.
+const statusTime = 20 * time.Second
+
+// status is what hack/node status says: ok, booting, frozen, panicked or down; something else when it says nothing in time.
 func (n Node) status(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
 	out, err := n.Command(ctx, "status").Output()
 	if text := strings.TrimSpace(string(out)); text != "" {
@@ -63,25 +67,33 @@ func (n Node) status(ctx context.Context) string {
 	return fmt.Sprintf("unknown (%v)", err)
 }
 
+// logTime is what a node may take for its logs; one that is broken does not answer at all.
+const logTime = 20 * time.Second
+
 // saveLogs keeps what explains a failure.
 func (n Node) saveLogs(ctx context.Context, dir string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logTime)
 	defer cancel()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		log.Print(err)
 		return
 	}
+	var all sync.WaitGroup
 	for file, args := range map[string][]string{
 		"console.log":    {"console", "--dump"},
 		"containerd.log": {"exec", "--", "tail", "-n", "2000", "/var/log/containerd.log"},
 		"dmesg.log":      {"exec", "--", "dmesg"},
 	} {
-		out, err := n.Command(ctx, args...).CombinedOutput()
-		if err != nil {
-			out = append(out, err.Error()...)
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), out, 0o644); err != nil {
-			log.Print(err)
-		}
+		// At once, so that what the node does not say costs nothing of what this machine has.
+		all.Go(func() {
+			out, err := n.Command(ctx, args...).CombinedOutput()
+			if err != nil {
+				out = append(out, err.Error()...)
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), out, 0o644); err != nil {
+				log.Print(err)
+			}
+		})
 	}
+	all.Wait()
 }

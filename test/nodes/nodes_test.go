@@ -2,6 +2,8 @@ package nodes
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -27,17 +29,47 @@ func TestOnlyTheEmulatorsSignatureCountsAsALostCPU(t *testing.T) {
 func TestABrokenNodesTaskRunsOnceMore(t *testing.T) {
 	q := newQueue([]Task{{Name: "a"}, {Name: "b"}})
 	task, _ := q.next(t.Context())
-	if !q.broke(task) {
+	if !q.broke(task, "frozen") {
 		t.Error("the first time it is not run again")
 	}
 	if again, _ := q.next(t.Context()); again.Name != task.Name {
 		t.Errorf("next is %s", again.Name)
 	}
-	if q.broke(task) {
+	if q.broke(task, "frozen") {
 		t.Error("the second time it is run again")
 	}
-	if q.faults != 2 {
-		t.Errorf("%d faults", q.faults)
+	if len(q.faults) != 2 {
+		t.Errorf("faults are %q", q.faults)
+	}
+}
+
+func TestOnlyWhatIsCertainCountsAsABrokenNode(t *testing.T) {
+	for status, want := range map[string]bool{
+		"frozen": true, "panicked": true, "down": true, "ok": false, "booting": false, "unknown (signal: killed)": false, "": false,
+	} {
+		if got := broken(status); (got != "") != want {
+			t.Errorf("%q is judged as %q", status, got)
+		}
+	}
+}
+
+func TestFaultsCountOverAllSuitesOfARun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "faults")
+	if err := judgeFaults(file, []string{"node 1 during TestA: frozen", "node 2 during TestB: panicked"}); err != nil {
+		t.Errorf("two in the first suite: %v", err)
+	}
+	if err := judgeFaults(file, nil); err != nil {
+		t.Errorf("none in the second: %v", err)
+	}
+	err := judgeFaults(file, []string{"node 1 during group c: frozen"})
+	if err == nil || !strings.Contains(err.Error(), "3 nodes") || !strings.Contains(err.Error(), "TestA") || !strings.Contains(err.Error(), "group c") {
+		t.Errorf("a third, in the third suite: %v", err)
+	}
+	if err := judgeFaults("", []string{"a", "b"}); err != nil {
+		t.Errorf("two in a suite alone: %v", err)
+	}
+	if err := judgeFaults("", []string{"a", "b", "c"}); err == nil {
+		t.Error("three in a suite alone are no error")
 	}
 }
 

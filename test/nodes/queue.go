@@ -11,7 +11,7 @@ type queue struct {
 	tasks   []Task
 	again   map[string]bool
 	results []Result
-	faults  int
+	faults  []string
 }
 
 func newQueue(tasks []Task) *queue { return &queue{tasks: tasks, again: map[string]bool{}} }
@@ -36,11 +36,11 @@ func (q *queue) add(results []Result) (left int) {
 	return len(q.tasks)
 }
 
-// broke counts a broken node and reports whether the task it took down is to run again.
-func (q *queue) broke(t Task) bool {
+// broke notes a broken node and reports whether the task it took down is to run again.
+func (q *queue) broke(t Task, fault string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.faults++
+	q.faults = append(q.faults, fault)
 	if q.again[t.Name] {
 		return false
 	}

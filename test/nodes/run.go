@@ -5,19 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 )
-
-// maxFaults is how many broken nodes a run may have before it fails as a whole.
-const maxFaults = 2
 
 // Options say where to run.
 type Options struct {
 	Nodes   []Node
 	Prepare []string // further arguments of hack/prepare-node
 	Out     string   // the directory of the logs
+	// Ready makes a node ready for the next task; nil is Prepare of the node.
+	Ready func(context.Context, Node) error
+}
+
+func (o Options) ready(ctx context.Context, n Node) error {
+	if o.Ready != nil {
+		return o.Ready(ctx, n)
+	}
+	return n.Prepare(ctx, o.Prepare...)
 }
 
 // Run runs the tasks in their order, each on the next node that is free. There is a result for every test of every task,
@@ -34,16 +41,14 @@ func Run(ctx context.Context, tasks []Task, o Options) ([]Result, error) {
 	for range workers {
 		errs = append(errs, <-ends)
 	}
-	log.Printf("broken nodes: %d (emulator or node faults, see testing.md)", q.faults)
-	if q.faults > maxFaults {
-		errs = append(errs, fmt.Errorf("%d nodes broke in one run, more than %d", q.faults, maxFaults))
-	}
+	log.Printf("broken nodes: %d (emulator or node faults, see testing.md)", len(q.faults))
+	errs = append(errs, judgeFaults(os.Getenv(FaultsEnv), q.faults))
 	return q.done(), errors.Join(errs...)
 }
 
 // work runs tasks on one node until the queue is empty.
 func work(ctx context.Context, o Options, n Node, q *queue) error {
-	if err := n.Prepare(ctx, o.Prepare...); err != nil {
+	if err := o.ready(ctx, n); err != nil {
 		return err
 	}
 	for {
@@ -64,13 +69,13 @@ func work(ctx context.Context, o Options, n Node, q *queue) error {
 		}
 		log.Printf("NODE %d BROKE during %s: %s", n, t.Name, fault)
 		n.saveLogs(ctx, logs)
-		if !q.broke(t) {
+		if !q.broke(t, fmt.Sprintf("node %d during %s: %s", n, t.Name, fault)) {
 			for i := range results {
 				results[i].Output += "\nnode broke twice: " + fault
 			}
 			q.add(results)
 		}
-		if err := errors.Join(n.Command(ctx, "down").Run(), n.Prepare(ctx, o.Prepare...)); err != nil {
+		if err := errors.Join(n.Command(ctx, "down").Run(), o.ready(ctx, n)); err != nil {
 			return err
 		}
 	}
@@ -94,10 +99,7 @@ func runTask(ctx context.Context, n Node, t Task) (results []Result, fault strin
 	fault = <-broke
 	results = t.complete(got, fmt.Sprintf("the run ended after %.0f s without a result for it", time.Since(began).Seconds()))
 	if _, bad, _ := Count(results); fault == "" && bad > 0 {
-		// The connection may have gone with the node.
-		if s := n.status(context.WithoutCancel(ctx)); s != "ok" {
-			fault = "the node is " + s
-		}
+		fault = n.diagnose(ctx)
 	}
 	return results, fault
 }

@@ -3,12 +3,15 @@ package testpod
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink"
@@ -16,14 +19,15 @@ import (
 	"krun.dev/krunpod/netbridge"
 )
 
-// Inventory is everything on a node that a pod can leave behind: one line for each thing.
-type Inventory map[string]bool
+// Inventory is everything on a node that a pod can leave behind, and how many there are of each: mounts can lie upon
+// each other.
+type Inventory map[string]int
 
-// TakeInventory lists shims, runners, mounts, network namespaces, interfaces, qdiscs, cgroups and the files of
-// sandboxes below the state directories.
+// TakeInventory counts shims, runners, mounts, network namespaces, interfaces, qdiscs, cgroups, leases of addresses and the
+// files of sandboxes below the state directories.
 func TakeInventory() (Inventory, error) {
 	inv := Inventory{}
-	for _, f := range []func(Inventory) error{processes, mounts, netNamespaces, links, cgroupDirs, stateFiles} {
+	for _, f := range []func(Inventory) error{processes, mounts, netNamespaces, links, cgroupDirs, leases, stateFiles} {
 		if err := f(inv); err != nil {
 			return nil, fmt.Errorf("take inventory of the node: %w", err)
 		}
@@ -31,20 +35,42 @@ func TakeInventory() (Inventory, error) {
 	return inv, nil
 }
 
-// Since lists what inv has that before had not.
+// Since lists what inv has more of than before.
 func (inv Inventory) Since(before Inventory) []string {
-	var added []string
-	for line := range inv {
-		if !before[line] {
+	added := []string{}
+	for line, n := range inv {
+		switch more := n - before[line]; {
+		case more == 1:
 			added = append(added, line)
+		case more > 1:
+			added = append(added, fmt.Sprintf("%s (%d of them)", line, more))
 		}
 	}
 	sort.Strings(added)
 	return added
 }
 
-// runtimeProcesses are the commands of what a runtime starts, as proc_pid_comm(5) shortens them.
-var runtimeProcesses = []string{"containerd-shim", "krun-runner", "krun-vnet", "libkrun VM"}
+// settling is what ends by itself may take to do so: a shim exits a moment after its answer.
+const settling = 20 * time.Second
+
+// Leftovers waits until a node has nothing that it had not before, and lists what it has all the same.
+func Leftovers(ctx context.Context, before Inventory) (left []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	err = Poll(ctx, "something was left behind on the node", func() (bool, error) {
+		now, err := TakeInventory()
+		if err != nil {
+			return false, err
+		}
+		left = now.Since(before)
+		return len(left) == 0, nil
+	})
+	return left, err
+}
+
+// runtimeProcesses are the commands of what a runtime starts, as proc_pid_comm(5) shortens them. libkrun gives a runner that
+// has become a VM the last one's name.
+var runtimeProcesses = []string{"containerd-shim", "krun-runner", "krun-vnet", "VM:", "libkrun VM"}
 
 func processes(inv Inventory) error {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
@@ -58,7 +84,7 @@ func processes(inv Inventory) error {
 		}
 		for _, name := range runtimeProcesses {
 			if strings.HasPrefix(string(comm), name) {
-				inv[fmt.Sprintf("process %s %s", filepath.Base(filepath.Dir(p)), bytes.TrimSpace(comm))] = true
+				inv[fmt.Sprintf("process %s %s", filepath.Base(filepath.Dir(p)), bytes.TrimSpace(comm))]++
 			}
 		}
 	}
@@ -71,20 +97,21 @@ func mounts(inv Inventory) error {
 		return err
 	}
 	for _, m := range list {
-		inv["mount "+m.Mountpoint+" "+m.FSType] = true
+		inv["mount "+m.Mountpoint+" "+m.FSType]++
 	}
 	return nil
 }
 
+// netNamespaceDir is where CNI's users keep network namespaces, and ip-netns(8).
+const netNamespaceDir = "/var/run/netns"
+
 func netNamespaces(inv Inventory) error {
-	for _, dir := range []string{"/run/netns", "/var/run/netns"} {
-		entries, err := os.ReadDir(dir)
-		if err != nil && !os.IsNotExist(err) {
-			return err
-		}
-		for _, e := range entries {
-			inv["network namespace "+e.Name()] = true
-		}
+	entries, err := os.ReadDir(netNamespaceDir)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	for _, e := range entries {
+		inv["network namespace "+e.Name()]++
 	}
 	return nil
 }
@@ -97,7 +124,7 @@ func links(inv Inventory) error {
 	for _, l := range list {
 		// The bridge plugin makes its bridge with the first pod, of any runtime, and never removes it.
 		if l.Type() != "bridge" {
-			inv["interface "+l.Attrs().Name] = true
+			inv["interface "+l.Attrs().Name]++
 		}
 	}
 	qdiscs, err := netbridge.Dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(nil) })
@@ -106,7 +133,7 @@ func links(inv Inventory) error {
 	}
 	for _, q := range qdiscs {
 		if q.Type() == "clsact" || q.Type() == "ingress" {
-			inv[fmt.Sprintf("qdisc %s on interface %d", q.Type(), q.Attrs().LinkIndex)] = true
+			inv[fmt.Sprintf("qdisc %s on interface %d", q.Type(), q.Attrs().LinkIndex)]++
 		}
 	}
 	return nil
@@ -122,24 +149,41 @@ func cgroupDirs(inv Inventory) error {
 		}
 		// Parents that runtimes keep: runc's default and ours.
 		if name := d.Name(); d.IsDir() && name != "krunpod" && name != "k8s.io" && name != "default" {
-			inv["cgroup "+path] = true
+			inv["cgroup "+path]++
 		}
 		return nil
 	})
 }
 
-// stateDirs are the directories in which a runtime keeps one entry for each sandbox or container.
-var stateDirs = []string{"/run/krunpod/*/*", "/run/containerd*/s/*", "/run/*/io.containerd.runtime.v2.task/*/*",
-	"/run/*/state/io.containerd.runtime.v2.task/*/*", "/run/*/s/*"}
+// leaseDirs are those of the CNI plugin host-local, one directory for each network: its own default, and a dataDir below /run.
+var leaseDirs = []string{"/var/lib/cni/networks/*/*", "/run/cni/*/*", "/run/*/cni/*/*"}
+
+// leases: the plugin keeps a file for each address, named by it, and others beside them.
+func leases(inv Inventory) error {
+	return eachFile(leaseDirs, func(path string) {
+		if net.ParseIP(filepath.Base(path)) != nil {
+			inv["lease "+path]++
+		}
+	})
+}
+
+// stateDirs are the directories in which a runtime keeps one entry for each sandbox or container, and CNI's cache. containerd's
+// state is /run/containerd, or elsewhere one directory deeper; each of its plugins has a directory there.
+var stateDirs = []string{"/run/krunpod/*/*", "/run/containerd*/s/*", "/run/*/s/*", "/run/*/io.containerd.*/*/*",
+	"/run/*/*/io.containerd.*/*/*", "/var/lib/cni/results/*"}
 
 func stateFiles(inv Inventory) error {
-	for _, pattern := range stateDirs {
+	return eachFile(stateDirs, func(path string) { inv["file "+path] = 1 }) // the patterns overlap
+}
+
+func eachFile(patterns []string, f func(path string)) error {
+	for _, pattern := range patterns {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
 		}
-		for _, f := range found {
-			inv["file "+f] = true
+		for _, path := range found {
+			f(path)
 		}
 	}
 	return nil

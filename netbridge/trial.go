@@ -1,0 +1,108 @@
+package netbridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// What Trial's interface is called, and its peer, and its address (RFC 5737).
+const (
+	trialPeer    = "peer"
+	trialAddress = "192.0.2.2/24"
+)
+
+// Trial calls f with the path of a network namespace like a pod's, with one interface as CNI would have made it, that leads
+// nowhere. It is there while f runs, and only for this process; nothing of it is on the node.
+func Trial(f func(nsPath string) error) error {
+	path, release := make(chan string), make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the namespace ends with the thread
+		node, err := setUpTrial()
+		if err == nil {
+			path <- fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
+			<-release
+			node.Close()
+		}
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("make a network namespace like a pod's: %w", err)
+	case p := <-path:
+		err := f(p)
+		close(release)
+		<-ended
+		return err
+	}
+}
+
+// setUpTrial moves the calling thread to the namespace. The other end of the interface is in node, a namespace in the place of
+// the node's, which holds it while it is open.
+func setUpTrial() (node netns.NsHandle, err error) {
+	if node, err = netns.New(); err != nil {
+		return node, err
+	}
+	if err := addTrialLink(node); err != nil {
+		return node, errors.Join(err, node.Close())
+	}
+	return node, nil
+}
+
+func addTrialLink(node netns.NsHandle) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	defer h.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = firstName
+	if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: trialPeer, PeerNamespace: netlink.NsFd(node)}); err != nil {
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = fmt.Errorf("%w: load the kernel module veth", err)
+		}
+		return fmt.Errorf("add a veth: %w", err)
+	}
+	link, err := h.LinkByName(firstName)
+	if err != nil {
+		return err
+	}
+	address, err := netlink.ParseAddr(trialAddress)
+	if err != nil {
+		return err
+	}
+	if err := h.AddrAdd(link, address); err != nil {
+		return fmt.Errorf("add address %s: %w", trialAddress, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set the veth up: %w", err)
+	}
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return h.LinkSetUp(lo)
+}
+
+// Try joins a namespace of Trial and leaves it again: whether this node's kernel has all that a pod's network needs.
+func Try(ctx context.Context, watch *Watch) error {
+	return Trial(func(path string) error {
+		b, err := Join(ctx, path, watch)
+		if err != nil {
+			return err
+		}
+		if len(b.Interfaces) != 1 {
+			err = fmt.Errorf("%d interfaces were found where there is one", len(b.Interfaces))
+		}
+		return errors.Join(err, Leave(ctx, path, b))
+	})
+}
