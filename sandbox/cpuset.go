@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 )
 
 // cpuset is what a sandbox may use of the host's CPUs and NUMA nodes (cpuset.cpus and cpuset.mems,
-// Documentation/admin-guide/cgroup-v2.rst); empty is all that the pod's cgroup may.
+// Documentation/admin-guide/cgroup-v2.rst); empty is all that the cgroup above may.
 type cpuset struct {
 	mu         sync.Mutex
 	cpus, mems string
@@ -42,8 +43,17 @@ func (c *cpuset) set(cgroup, cpus, mems string) error {
 		if *e.had == e.want {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(cgroup, e.file), []byte(e.want+"\n"), 0); err != nil {
-			return fmt.Errorf("keep the microVM to %s %q: %w", e.file, e.want, err)
+		list := e.want
+		if list == "" {
+			// A group in which something runs keeps a list that it has (ENOSPC, kernel/cgroup/cpuset.c, validate_change).
+			all, err := os.ReadFile(filepath.Join(filepath.Dir(cgroup), e.file+".effective"))
+			if err != nil {
+				return fmt.Errorf("free the microVM of %s %q: %w", e.file, *e.had, err)
+			}
+			list = strings.TrimSpace(string(all))
+		}
+		if err := os.WriteFile(filepath.Join(cgroup, e.file), []byte(list+"\n"), 0); err != nil {
+			return fmt.Errorf("keep the microVM to %s %q: %w", e.file, list, err)
 		}
 		*e.had = e.want
 	}

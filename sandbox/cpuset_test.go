@@ -7,7 +7,11 @@ import (
 )
 
 func TestOnlyAPinThatChangesIsWritten(t *testing.T) {
-	dir := t.TempDir()
+	above := t.TempDir()
+	dir := above + "/sandbox"
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	read := func(file string) string {
 		data, err := os.ReadFile(dir + "/" + file)
 		if err != nil {
@@ -30,7 +34,11 @@ func TestOnlyAPinThatChangesIsWritten(t *testing.T) {
 	if err := c.set(dir, "2-3", ""); err != nil || read("cpuset.cpus") != "2-3\n" || read("cpuset.mems") != "as it was" {
 		t.Errorf("%q, %q, %v", read("cpuset.cpus"), read("cpuset.mems"), err)
 	}
-	if err := c.set(dir, "", "0"); err != nil || read("cpuset.cpus") != "\n" || read("cpuset.mems") != "0\n" {
+	// A group in which something runs cannot lose its list: the kernel refuses an empty one.
+	if err := os.WriteFile(above+"/cpuset.cpus.effective", []byte("0-7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.set(dir, "", "0"); err != nil || read("cpuset.cpus") != "0-7\n" || read("cpuset.mems") != "0\n" {
 		t.Errorf("%q, %q, %v", read("cpuset.cpus"), read("cpuset.mems"), err)
 	}
 }

@@ -35,11 +35,15 @@ func TestAPodStaysOnTheCPUsOfItsContainers(t *testing.T) {
 		t.Errorf("the microVM may run on CPUs %q", got)
 	}
 	free := n.container(p, testpod.ContainerConfig("free", "exec sleep 1000"))
-	if got := pinnedTo(t, p); got != "" {
-		t.Errorf("with a container that may run on all, it may run on CPUs %q", got)
+	all, err := os.ReadFile(cgroupRoot + "/cpuset.cpus.effective")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := pinnedTo(t, p), strings.TrimSpace(string(all)); got != want {
+		t.Errorf("with a container that may run on all, it may run on CPUs %q, want %q", got, want)
 	}
 	// What the kubelet's CPU manager does to those that share CPUs.
-	_, err := n.cri.Runtime.UpdateContainerResources(n.ctx, &runtime.UpdateContainerResourcesRequest{
+	_, err = n.cri.Runtime.UpdateContainerResources(n.ctx, &runtime.UpdateContainerResourcesRequest{
 		ContainerId: free.ID, Linux: &runtime.LinuxContainerResources{CpusetCpus: "0"}})
 	if err != nil {
 		t.Fatal(err)
