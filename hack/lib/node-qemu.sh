@@ -31,7 +31,7 @@ qemu_start() {
 		-pidfile "$DIR/qemu.pid" -machine q35,usb=off -m "$NODE_MEMORY_MIB" \
 		-accel tcg,thread=multi,tb-size=1024 -cpu Opteron_G3,+svm,+npt,-misalignsse -smp 1 \
 		-kernel "$image/vmlinuz" -initrd "$image/initrd" \
-		-append "root=/dev/vda rw rootfstype=ext4 init=/sbin/krunpod-init console=ttyS0 loglevel=4 mitigations=off net.ifnames=0 panic=0 kp.node=$NODE" \
+		-append "root=/dev/vda rw rootfstype=ext4 init=/sbin/krunpod-init console=ttyS0 loglevel=4 mitigations=off apparmor=0 net.ifnames=0 panic=0 kp.node=$NODE" \
 		-drive "file=$DIR/disk.qcow2,if=virtio,format=qcow2,cache=unsafe,discard=unmap" \
 		-drive "file=$tools/tools.ext4,if=virtio,format=raw,readonly=on" \
 		-netdev "tap,id=n0,ifname=$LINK,script=no,downscript=no" \

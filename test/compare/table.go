@@ -17,7 +17,7 @@ type Seen map[string]string
 // absent stands in a table for a key that a runtime did not show.
 const absent = "-"
 
-// line is an expected difference. In key and in both values a * stands for any text.
+// line is an expected difference. In key and in both values a * stands for any text, and %d for a number.
 type line struct {
 	number        int
 	text          string
@@ -88,11 +88,9 @@ func Parse(text string) (Table, error) {
 }
 
 func pattern(glob string) *regexp.Regexp {
-	parts := strings.Split(glob, "*")
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
-	}
-	return regexp.MustCompile("^(?s:" + strings.Join(parts, ".*") + ")$")
+	text := regexp.QuoteMeta(glob)
+	text = strings.NewReplacer(regexp.QuoteMeta("*"), ".*", "%d", "[0-9]+").Replace(text)
+	return regexp.MustCompile("^(?s:" + text + ")$")
 }
 
 // Of is the part of the table whose keys begin with a scope, up to a slash, and the lines' own text.

@@ -38,6 +38,20 @@ func TestTableExplainsByKeyAndBothValues(t *testing.T) {
 	}
 }
 
+func TestWildcardsAreTextAndNumbers(t *testing.T) {
+	for _, c := range []struct {
+		glob, text string
+		want       bool
+	}{
+		{"a*c", "abbc", true}, {"a*c", "a\nc", true}, {"a*c", "abcd", false}, {"a.c", "abc", false},
+		{"%d", "4096", true}, {"%d", "", false}, {"%d", "4k", false}, {`1\t%d max`, `1\t20 max`, true}, {"100%", "100%", true},
+	} {
+		if got := pattern(c.glob).MatchString(c.text); got != c.want {
+			t.Errorf("%q matches %q: %v", c.glob, c.text, got)
+		}
+	}
+}
+
 func TestLineWithoutAReasonIsRefused(t *testing.T) {
 	for _, table := range []string{"a | b | c", "a | b | c |  ", "nonsense"} {
 		if _, err := Parse(table); err == nil {

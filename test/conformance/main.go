@@ -37,7 +37,7 @@ func main() {
 	flag.StringVar(&o.nodes, "nodes", "1,2", "numbers of the nodes to run on")
 	flag.StringVar(&o.out, "out", "out", "directory for the reports")
 	flag.StringVar(&o.skips, "skips", "hack/conformance.skip", "the specs that are left out, with reasons")
-	flag.StringVar(&o.recorded, "recorded", "test/conformance/report.json", "the report that the documentation is made of; its seconds order the run")
+	flag.StringVar(&o.recorded, "recorded", "test/conformance/report.json", "the report that the documentation is made of: what passed there must run, and its seconds order the run")
 	flag.StringVar(&o.docs, "docs", "docs/conformance.md", "the documentation")
 	flag.BoolVar(&o.writeDocs, "write-docs", false, "run nothing: record the report, in which no column may have gaps, and write the documentation from it")
 	flag.Usage = func() {
@@ -103,10 +103,12 @@ func (o options) run(ctx context.Context, args []string) error {
 	began := time.Now()
 	ran, err := nodes.Run(ctx, tasks, where)
 	results = append(results, ran...)
-	this := run{Versions: versions, Nodes: len(on), Seconds: math.Round(time.Since(began).Seconds())}
+	took := time.Since(began)
+	this := run{Versions: versions, Nodes: len(on), Seconds: math.Round(took.Seconds())}
 	rep := last.add(this, results, skips)
-	err = errors.Join(err, rep.write(o.reportPath()), o.writeJUnit(selections, results, time.Since(began)))
+	err = errors.Join(err, recorded.lost(selections, results), rep.write(o.reportPath()), o.writeJUnit(selections, results, took))
 	rep.show(os.Stdout)
+	warnOfTime(selections, results, took)
 	fmt.Println(nodes.Summary(results))
 	if passed, failed, _ := nodes.Count(results); failed > 0 || passed == 0 {
 		err = errors.Join(err, errFailed)

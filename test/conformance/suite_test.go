@@ -34,9 +34,6 @@ func specsOf(t *testing.T, name string) []spec {
 
 func TestEachPatternFocusesItsOwnSpecOnly(t *testing.T) {
 	specs := specsOf(t, "specs.json")
-	if len(specs) != 94 {
-		t.Errorf("%d specs, want 94", len(specs))
-	}
 	for _, s := range specs {
 		re := regexp.MustCompile(s.pattern)
 		for _, other := range specs {
@@ -75,7 +72,7 @@ func TestAReportThatBrokeOffIsAnError(t *testing.T) {
 func TestResultsOfARun(t *testing.T) {
 	want := map[string]nodes.Outcome{
 		"Runtime info runtime should support returning runtime info runtime should return version info [Conformance]":              nodes.Passed,
-		"Security Context UserNamespaces runtime should fail with NamespaceMode_TARGET":                                            nodes.Skipped,
+		"Security Context UserNamespaces runtime should fail with NamespaceMode_TARGET":                                            nodes.Failed,
 		"PodSandbox runtime should support basic operations on PodSandbox runtime should support running PodSandbox [Conformance]": nodes.Failed,
 	}
 	var names []string
@@ -90,8 +87,11 @@ func TestResultsOfARun(t *testing.T) {
 		if r.Outcome != want[r.Name] || r.Suite != "krun" || r.Seconds <= 0 {
 			t.Errorf("%s of %s is %s after %f s, want %s", r.Name, r.Suite, r.Outcome, r.Seconds, want[r.Name])
 		}
-		if r.Outcome == nodes.Skipped && r.Output != "no runtime handler found which supports user namespaces" {
-			t.Errorf("skipped because %q", r.Output)
+		if strings.Contains(r.Name, "UserNamespaces") {
+			if !strings.Contains(r.Output, "no runtime handler found which supports user namespaces") || !strings.Contains(r.Output, "hack/conformance.skip") {
+				t.Errorf("a spec that the suite skipped does not say why, and what to do: %q", r.Output)
+			}
+			continue
 		}
 		if r.Outcome == nodes.Failed && (!strings.Contains(r.Output, "failed to create PodSandbox") ||
 			!strings.Contains(r.Output, "util.go:219") || !strings.Contains(r.Output, "INFO: Unexpected error")) {

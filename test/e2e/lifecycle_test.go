@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -238,21 +239,61 @@ func TestShimThatDiesLeavesNothing(t *testing.T) {
 	// The inventory at the end shows that the taps, mounts and directories are gone as well.
 }
 
+// A client that goes away while its pod starts is answered with an error or, too late, with a pod; either can be removed.
 func TestStopWhileThePodStarts(t *testing.T) {
+	for what, reached := range stages {
+		t.Run(what, func(t *testing.T) {
+			n := newNode(t)
+			config := n.cri.PodConfig("hasty")
+			ctx, cancel := context.WithTimeout(n.ctx, patience)
+			defer cancel()
+			began := make(chan error, 1)
+			go func() {
+				_, err := n.cri.Run(ctx, handler, config)
+				began <- err
+			}()
+			n.waitStage(config, reached)
+			cancel()
+			t.Logf("the start says: %v", <-began)
+			n.removeAs(config)
+		})
+	}
+}
+
+// A stop that comes while the container starts ends it, before or after.
+func TestStopWhileTheContainerStarts(t *testing.T) {
 	n := newNode(t)
-	config := n.cri.PodConfig("hasty")
-	ctx, cancel := context.WithTimeout(n.ctx, 1500*time.Millisecond)
+	p := n.pod()
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
 	defer cancel()
-	p, err := n.cri.Run(ctx, handler, config)
-	if err == nil {
-		t.Log("the pod was quicker than its client's patience")
-		if err := p.Remove(n.ctx); err != nil {
+	for i := range 5 {
+		k, err := p.Create(ctx, testpod.ContainerConfig(fmt.Sprint("hasty-", i), stubborn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := make(chan error, 1)
+		go func() { began <- k.Start(ctx) }()
+		// CRI takes a container that does not run yet for one that is stopped: so it is asked again, all the while.
+		err = testpod.Poll(ctx, "the container goes on", func() (bool, error) {
+			if err := k.Stop(ctx, 0); err != nil {
+				return false, fmt.Errorf("stop while it starts: %w", err)
+			}
+			st, err := k.Status(ctx)
+			return st.GetState() == runtime.ContainerState_CONTAINER_EXITED, err
+		})
+		if err != nil {
 			t.Error(err)
 		}
-		return
+		if err := <-began; err != nil {
+			t.Errorf("the start of a container that is stopped meanwhile: %v", err)
+		}
+		if st := n.waitExit(k); st.ExitCode != 137 {
+			t.Errorf("exit code %d, reason %s", st.ExitCode, st.Reason)
+		}
+		if err := k.Remove(ctx); err != nil {
+			t.Errorf("remove: %v", err)
+		}
 	}
-	// The client has gone.
-	n.removeAs(config)
 }
 
 func TestContainerKilledBeforeItsStartEnds(t *testing.T) {

@@ -30,6 +30,12 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(neighbourEnv); role != "" {
 		neighbour(role)
 	}
+	if role := os.Getenv(ipcEnv); role != "" {
+		ipc(role)
+	}
+	if count := os.Getenv(hugeEnv); count != "" {
+		takeHugePages(count)
+	}
 	if os.Getpid() == 1 {
 		for { // the init of a guest that never answers, see TestGuestThatNeverAnswersIsGivenUp
 			time.Sleep(time.Hour)

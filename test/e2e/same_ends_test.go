@@ -49,7 +49,7 @@ func memoryLimit(c *runtime.ContainerConfig) {
 // How containers end, and how CRI tells it. They share a PID namespace, in which none is the first process: that one
 // would be spared its own signals.
 func TestSameEnds(t *testing.T) {
-	compareWithRunc(t, "ends", func(s *side) {
+	compareWithRunc(t, "ends", 150, func(s *side) {
 		p := s.startPod(sharedPIDs)
 		for _, e := range endings {
 			config := testpod.ContainerConfig(e.name, e.script)

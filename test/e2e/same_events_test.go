@@ -20,7 +20,7 @@ import (
 
 // What containerd publishes of a pod's life, in which order and with which fields.
 func TestSameEvents(t *testing.T) {
-	compareWithRunc(t, "events", func(s *side) {
+	compareWithRunc(t, "events", 20, func(s *side) {
 		ended := s.listen()
 		p := s.startPod()
 		ctx, cancel := context.WithTimeout(s.ctx, patience)
@@ -43,7 +43,7 @@ func TestSameEvents(t *testing.T) {
 // What containerd publishes of a container that the kernel ends for want of memory. The end and its cause come by
 // different ways, so their order is none.
 func TestSameOOMEvents(t *testing.T) {
-	compareWithRunc(t, "oom-events", func(s *side) {
+	compareWithRunc(t, "oom-events", 10, func(s *side) {
 		p := s.startPod()
 		ended := s.listen()
 		config := testpod.ContainerConfig("greedy", "exec dd if=/dev/zero of=/dev/null bs=200M count=1")

@@ -21,7 +21,7 @@ var execs = map[string][]string{
 
 // What comes of an exec.
 func TestSameExecs(t *testing.T) {
-	compareWithRunc(t, "exec", func(s *side) {
+	compareWithRunc(t, "exec", 50, func(s *side) {
 		p := s.startPod()
 		k := s.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
 		s.name(k.ID, "CONTAINER")

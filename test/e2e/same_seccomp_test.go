@@ -37,7 +37,7 @@ func rules(list string) string {
 // Seccomp profiles do under either runtime the same to the same calls.
 func TestSameSeccomp(t *testing.T) {
 	dir := t.TempDir()
-	compareWithRunc(t, "seccomp", func(s *side) {
+	compareWithRunc(t, "seccomp", 50, func(s *side) {
 		p := s.startPod()
 		for _, profile := range profiles {
 			path := filepath.Join(dir, profile.name+".json")

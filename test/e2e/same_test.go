@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -37,8 +38,9 @@ type side struct {
 }
 
 // compareWithRunc calls look under runc and under other handlers, and fails for each difference in what it saw that is
-// not in the table, and for each of the table that is not there.
-func compareWithRunc(t *testing.T, scope string, look func(*side), handlers ...string) {
+// not in the table, and for each of the table that is not there. It must see at least so many things: two sides that saw
+// nothing are the same.
+func compareWithRunc(t *testing.T, scope string, least int, look func(*side), handlers ...string) {
 	t.Helper()
 	n := newNodeFor(t, 9*time.Minute)
 	table, err := compare.Parse(differences)
@@ -60,6 +62,9 @@ func compareWithRunc(t *testing.T, scope string, look func(*side), handlers ...s
 	for _, l := range stale {
 		t.Errorf("in differences.txt, and not seen: %s", l)
 	}
+	if len(first) < least {
+		t.Errorf("only %d things were seen under %s, want at least %d", len(first), scope, least)
+	}
 	t.Logf("%d things compared under %s", len(first), scope)
 }
 
@@ -69,12 +74,13 @@ func (s *side) see(key, value string) {
 	s.seen[s.scope+"/"+named.Replace(key)] = named.Replace(value)
 }
 
-// seeError records whether something was possible, and the end of the error: what comes before are the callers.
+// seeError records whether something was possible, the class of the error, which programs go by, and its end: what comes
+// before are the callers.
 func (s *side) seeError(key string, err error) {
 	text := "ok"
 	if err != nil {
 		text = err.Error()
-		text = text[lastColon(text):]
+		text = status.Code(err).String() + ": " + text[lastColon(text):]
 	}
 	s.see(key, text)
 }

@@ -31,6 +31,8 @@ var conformance = append([]recipe{
 	{name: critest + "test-image-user-uid-group:latest", files: users(nil), config: user("1003:users")},
 	{name: critest + "test-image-user-username-group:latest", files: users(nil), config: user("www-data:100")},
 	{name: critest + "test-image-predefined-group:latest", files: users(nil), config: user("1000")},
+	// Newer suites pull it under the names of two registries, which are one here: a mirror of both.
+	{name: "localhost:5000/pause:3.9", files: pause, config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}},
 }, tagged()...)
 
 // tagged are the images of which the suite tests only the names: three that differ, and others that are one image.

@@ -68,23 +68,24 @@ func Leftovers(ctx context.Context, before Inventory) (left []string, err error)
 	return left, err
 }
 
-// runtimeProcesses are the commands of what a runtime starts, as proc_pid_comm(5) shortens them. libkrun gives a runner that
-// has become a VM the last one's name.
-var runtimeProcesses = []string{"containerd-shim", "krun-runner", "krun-vnet", "VM:", "libkrun VM"}
+// runtimeProcesses begin the names of the programs that a runtime starts.
+var runtimeProcesses = []string{"containerd-shim", "krun-runner", "krun-vnet"}
 
+// processes goes by the command line: libkrun gives a runner's threads other names (proc_pid_comm(5)).
 func processes(inv Inventory) error {
-	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
 	}
-	for _, p := range comms {
-		comm, err := os.ReadFile(p)
+	for _, d := range dirs {
+		line, err := os.ReadFile(d + "/cmdline")
 		if err != nil {
 			continue // it has ended
 		}
+		program, _, _ := bytes.Cut(line, []byte{0})
 		for _, name := range runtimeProcesses {
-			if strings.HasPrefix(string(comm), name) {
-				inv[fmt.Sprintf("process %s %s", filepath.Base(filepath.Dir(p)), bytes.TrimSpace(comm))]++
+			if base := filepath.Base(string(program)); strings.HasPrefix(base, name) {
+				inv[fmt.Sprintf("process %s %s", filepath.Base(d), base)]++
 			}
 		}
 	}
