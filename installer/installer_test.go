@@ -20,8 +20,15 @@ type node struct {
 	t        *testing.T
 	root     string
 	notReady bool
+	// slow makes checks run out of time.
+	slow     bool
 	pods     string
 	restarts int
+	// active is systemd's unit that runs.
+	active string
+	// checked and cleaned are how krunctl was called.
+	checked []string
+	cleaned int
 	// failRestart is how many restarts fail.
 	failRestart int
 	// checking is called when krunctl checks the node.
@@ -94,11 +101,19 @@ func (n *node) files() map[string]string {
 func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 	switch filepath.Base(argv[0]) {
 	case "krunctl":
-		if argv[1] == "ps" {
+		switch argv[1] {
+		case "ps":
 			return []byte(n.pods), nil
+		case "clean":
+			n.cleaned++
+			return nil, nil
 		}
 		if n.checking != nil {
 			n.checking()
+		}
+		n.checked = argv
+		if n.slow {
+			return []byte(`{"ready":false,"checks":[{"name":"boot","detail":"the guest did not answer within 1m0s","remedy":"wait","timedOut":true}]}`), errors.New("exit status 3")
 		}
 		if n.notReady {
 			return []byte(`{"ready":false,"checks":[{"name":"kvm","ok":false,"detail":"no /dev/kvm","remedy":"load kvm"}]}`), errors.New("exit status 3")
@@ -107,6 +122,12 @@ func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 	case "containerd":
 		return n.dump(argv[2])
 	case "systemctl":
+		if argv[1] == "is-active" {
+			if n.active+".service" != argv[3] {
+				return nil, errors.New("exit status 3")
+			}
+			return nil, nil
+		}
 		n.restarts++
 		if n.failRestart > 0 {
 			n.failRestart--
@@ -157,7 +178,7 @@ func (n *node) dump(path string) ([]byte, error) {
 func (n *node) installer(t *testing.T, override Layout) *Installer {
 	t.Helper()
 	h := Host{Root: n.root, Run: n.run}
-	l, err := h.Detect(override)
+	l, err := h.Detect(t.Context(), override)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,12 +291,10 @@ func TestInstallAndUninstallOnEachDistribution(t *testing.T) {
 			if _, err := i.Uninstall(t.Context(), false); err != nil || n.restarts != 2 {
 				t.Errorf("uninstall: %v, %d restarts", err, n.restarts)
 			}
-			delete(before, "/opt")
-			delete(before, "/etc/containerd")
-			after := n.files()
-			delete(after, "/opt")
-			delete(after, "/etc/containerd")
-			same(t, before, after)
+			if n.cleaned == 0 {
+				t.Error("what krunctl keeps was not removed")
+			}
+			same(t, before, n.files())
 		})
 	}
 }
@@ -440,14 +459,45 @@ func TestUninstallReportsRunningPodsFirst(t *testing.T) {
 	if _, err := i.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.pods = `[{"id":"abc"}]`
+	n.pods = `[{"id":"abc","alive":true,"status":"running"},{"id":"new","alive":false,"status":"starting"},{"id":"done","status":"stopped"},{"id":"lost","status":"dead"}]`
 	before := n.files()
-	if _, err := i.Uninstall(t.Context(), false); !errors.Is(err, ErrPodsRun) || !strings.Contains(err.Error(), "abc") {
+	if _, err := i.Uninstall(t.Context(), false); !errors.Is(err, ErrPodsRun) || !strings.HasSuffix(err.Error(), ": abc, new") {
 		t.Fatal(err)
 	}
 	same(t, before, n.files())
 	if _, err := i.Uninstall(t.Context(), true); err != nil || i.Host.exists("/opt/krunpod") {
 		t.Errorf("forced: %v", err)
+	}
+}
+
+func TestPodsThatHaveEndedDoNotHoldUpTheUninstallation(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.pods = `[{"id":"done","status":"stopped"},{"id":"lost","status":"dead"}]`
+	if _, err := i.Uninstall(t.Context(), false); err != nil || i.Host.exists("/opt/krunpod") {
+		t.Errorf("they do: %v", err)
+	}
+}
+
+func TestCheckThatRunsOutOfTimeChangesNothing(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	first, err := i.Install(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.slow = true
+	i.Payload = payload(t, "2")
+	if _, err := i.Install(t.Context()); !errors.Is(err, ErrUndecided) || !strings.Contains(err.Error(), "within 1m0s") {
+		t.Fatal(err)
+	}
+	if got := n.read("/opt/krunpod/bin/krunctl"); got != "1" || n.restarts != 1 {
+		t.Errorf("the current version is not %s any more, or containerd was restarted: %q, %d restarts", first.Version, got, n.restarts)
 	}
 }
 
@@ -477,19 +527,73 @@ func TestInstallationByHandIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnotherPrefixIsToldToTheShimAndTakenBack(t *testing.T) {
+// The programs find the rest of their installation by themselves.
+func TestAnotherPrefixIsOnlyInTheDropIn(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
 	i := n.installer(t, Layout{})
-	i.Prefix = "/srv/krun"
+	i.Prefix = "/srv/some/where/krun"
 	n.listen(t, i)
+	before := n.files()
+	res, err := i.Install(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := n.read("/etc/containerd/conf.d/10-krunpod.toml"); !strings.Contains(got, `runtime_path = "/srv/some/where/krun/bin/containerd-shim-krun-v2"`) || i.Host.exists("/etc/krunpod") {
+		t.Error(got)
+	}
+	version := i.version(res.Version)
+	if want := []string{version + "/bin/krunctl", "check", "--files", version, "--output", "json"}; !slices.Equal(n.checked, want) {
+		t.Errorf("checked with %q, want %q", n.checked, want)
+	}
+	if _, err := i.Uninstall(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	same(t, before, n.files())
+}
+
+func TestUninstallTakesWhatACrashLeft(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	before := n.files()
 	if _, err := i.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.read("/etc/krunpod/config.d/00-installer.toml"); !strings.Contains(got, `runner = "/srv/krun/bin/krun-runner"`) {
-		t.Error(got)
+	for _, f := range []string{trial(i.Layout.Config), "/etc/containerd/.config.toml.krunpod-17", "/etc/containerd/conf.d/.10-krunpod.toml.krunpod-4",
+		"/opt/krunpod/.install.json.krunpod-9", "/opt/krunpod/.current.krunpod-new", "/opt/krunpod/versions/x.new/bin/krunctl"} {
+		n.write(f, "half")
 	}
-	if _, err := i.Uninstall(t.Context(), false); err != nil || i.Host.exists("/etc/krunpod/config.d/00-installer.toml") {
-		t.Errorf("it stays: %v", err)
+	if _, err := i.Uninstall(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	same(t, before, n.files())
+}
+
+func TestNodeThatCannotRunPodsIsLeftWithNothing(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	n.notReady = true
+	i := n.installer(t, Layout{})
+	before := n.files()
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Uninstall(t.Context(), false); err != nil || n.cleaned == 0 || n.restarts > 0 {
+		t.Errorf("%v, krunctl cleaned %d times, %d restarts", err, n.cleaned, n.restarts)
+	}
+	same(t, before, n.files())
+}
+
+func TestUnitThatRunsIsRestartedNotTheFirstOneThatIsThere(t *testing.T) {
+	files := map[string]string{"/var/lib/rancher/rke2/agent/etc/containerd/config.toml": "version = 3\n"}
+	for _, f := range []string{"/usr/local/lib/systemd/system/rke2-agent.service", "/usr/local/lib/systemd/system/rke2-server.service"} {
+		files[f] = ""
+	}
+	for _, active := range []string{"rke2-server", "rke2-agent"} {
+		n := newNode(t, files)
+		n.active = active
+		if got := n.installer(t, Layout{}).Layout.Restart; !slices.Equal(got, []string{"systemctl", "restart", active}) {
+			t.Errorf("%s runs: %q", active, got)
+		}
 	}
 }
 
