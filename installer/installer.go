@@ -205,7 +205,7 @@ func (i *Installer) put(res *Result, path string, data []byte) error {
 
 // configure adds the runtime to containerd, and restarts it if that changed anything. What fails is undone.
 func (i *Installer) configure(ctx context.Context, res *Result) error {
-	c, err := i.plan(ctx)
+	c, err := i.plan()
 	if err != nil {
 		return err
 	}

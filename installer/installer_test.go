@@ -6,14 +6,19 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	containerd "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/pelletier/go-toml/v2"
 )
+
+// containerdEnv names a program containerd that is not too old.
+const containerdEnv = "KRUNPOD_CONTAINERD"
 
 // node is a tree of files with a containerd that is containerd's own parser, and a krunctl that says what the test wants.
 type node struct {
@@ -33,6 +38,8 @@ type node struct {
 	failRestart int
 	// checking is called when krunctl checks the node.
 	checking func()
+	// containerd is a real one, which judges instead of its parser.
+	containerd string
 	// tooOld makes containerd lose a setting of the CRI's section to a drop-in, as it did before 2.0.
 	tooOld bool
 }
@@ -140,9 +147,12 @@ func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 
 // dump is containerd config dump, on the node's files: by containerd's own code.
 func (n *node) dump(path string) ([]byte, error) {
-	// As in containerd's defaults, there is a runtime already.
+	if n.containerd != "" {
+		return n.realDump(path)
+	}
+	// As in containerd's defaults, there are a runtime already, and an import that nothing follows.
 	runc := map[string]any{"runtime_type": "io.containerd.runc.v2"}
-	c := containerd.Config{Version: 3, Plugins: map[string]any{runtimes: map[string]any{
+	c := containerd.Config{Version: 3, Imports: []string{"/etc/containerd/conf.d/*.toml"}, Plugins: map[string]any{runtimes: map[string]any{
 		"containerd": map[string]any{"runtimes": map[string]any{"runc": runc}}}}}
 	// A path of the node is one of the test's tree in the file and in its imports.
 	work := n.t.TempDir()
@@ -167,12 +177,30 @@ func (n *node) dump(path string) ([]byte, error) {
 		}
 	}
 	if n.tooOld {
-		if p, ok := c.Plugins[runtimes].(map[string]any); ok && len(c.Imports) > 0 {
+		if p, ok := c.Plugins[runtimes].(map[string]any); ok && len(c.Imports) > 1 {
 			delete(p, "snapshotter")
 		}
 	}
 	data, err := toml.Marshal(c)
 	return []byte(strings.ReplaceAll(string(data), work, "")), err
+}
+
+// realDump is containerd's, with the node's files as its root.
+func (n *node) realDump(path string) ([]byte, error) {
+	const name = "/containerd"
+	program, err := os.ReadFile(n.containerd)
+	if err != nil {
+		return nil, err
+	}
+	at := filepath.Join(n.root, name)
+	if err := os.WriteFile(at, program, 0o755); err != nil {
+		return nil, err
+	}
+	defer os.Remove(at)
+	cmd := exec.Command(name, "--config", path, "config", "dump")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: n.root}
+	cmd.Dir = "/"
+	return cmd.Output()
 }
 
 func (n *node) installer(t *testing.T, override Layout) *Installer {
@@ -254,10 +282,22 @@ var layouts = []struct {
 		"/var/snap/microk8s/current/args/containerd-template.toml", true, "/var/snap/microk8s/common/krunpod", "version = 2"},
 }
 
-func TestInstallAndUninstallOnEachDistribution(t *testing.T) {
+func TestInstallAndUninstallOnEachDistribution(t *testing.T) { installOnEach(t, "") }
+
+// The migration of older versions and the defaults are containerd's own.
+func TestContainerdItselfTakesWhatIsWrittenOnEachDistribution(t *testing.T) {
+	program := os.Getenv(containerdEnv)
+	if program == "" || os.Geteuid() != 0 {
+		t.Skip("it needs root, or " + containerdEnv + " names no containerd; hack/unit takes the one of the tests' node, if it is built")
+	}
+	installOnEach(t, program)
+}
+
+func installOnEach(t *testing.T, containerd string) {
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {
 			n := newNode(t, l.files)
+			n.containerd = containerd
 			i := n.installer(t, Layout{})
 			n.listen(t, i)
 			if i.Layout.Name != l.name || i.Layout.Config != l.config || i.Layout.DropIn != l.dropIn {
