@@ -133,7 +133,7 @@ func (a *app) checkRunner(ctx context.Context) krunctl.Check {
 	var info krun.Info
 	if jerr := json.Unmarshal(out, &info); jerr != nil {
 		return krunctl.Check{Name: "libkrun", Detail: fmt.Sprintf("%s does not run: %v", a.cfg.Runner, err),
-			Remedy: "reinstall krunpod: the runner needs libc, libgcc_s and libkrunfw.so.5"}
+			Remedy: "reinstall krunpod: the runner needs libc, libgcc_s and libkrunfw.so.5", TimedOut: ctx.Err() != nil}
 	}
 	if len(info.Problems) > 0 {
 		return krunctl.Check{Name: "kvm", Detail: info.Problems[0],
