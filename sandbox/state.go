@@ -70,6 +70,14 @@ func (s *State) ShimAlive() bool {
 	return err == nil
 }
 
+// InUse reports whether the sandbox runs or starts.
+func (s *State) InUse() bool {
+	if s.Runner != nil {
+		return s.Runner.Alive()
+	}
+	return s.End == "" && s.ShimAlive()
+}
+
 func (s *State) save(d dir) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

@@ -11,10 +11,17 @@ import (
 )
 
 // Vacate removes what a node keeps of sandboxes that are gone: the ledger, the locks, the cgroup of those without a parent, and
-// the state directory itself. It is for a node that will have no more of them. While there are any, all of it stays.
+// the state directory itself. It is for a node that will have no more of them. While one runs, all of it stays; one that has ended
+// and is not deleted yet keeps its own directory.
 func Vacate(state string) error {
-	if dirs, err := List(state); err != nil || len(dirs) > 0 {
+	dirs, err := List(state)
+	if err != nil {
 		return err
+	}
+	for _, d := range dirs {
+		if st, err := LoadState(d); err == nil && st.InUse() {
+			return nil
+		}
 	}
 	// By pattern: what somebody else put there keeps the directory.
 	files := []string{ledgerPath(state)}

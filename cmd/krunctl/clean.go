@@ -11,7 +11,7 @@ func (a *app) clean() *cobra.Command {
 		Use:   "clean",
 		Short: "Remove what this node keeps of sandboxes that are gone, before Krunpod is uninstalled",
 		Long: "Remove what this node keeps of sandboxes that are gone, before Krunpod is uninstalled: checks that were killed, the\n" +
-			"counters of the metrics, and the state directory. It keeps all of it while there are sandboxes.",
+			"counters of the metrics, and the state directory. It keeps all of it while a sandbox runs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.removeKilledChecks(cmd.Context()); err != nil {

@@ -30,12 +30,12 @@ func (a *app) load(dir string) (row, error) {
 
 func lifeOf(st *sandbox.State) krunctl.Life {
 	switch {
-	case st.Runner != nil && st.Runner.Alive():
+	case st.InUse() && st.Runner != nil:
 		return krunctl.Life{Alive: true, Status: krunctl.Running}
+	case st.InUse():
+		return krunctl.Life{Status: krunctl.Starting}
 	case st.End != "":
 		return krunctl.Life{Status: string(st.End)}
-	case st.Runner == nil && st.ShimAlive():
-		return krunctl.Life{Status: krunctl.Starting}
 	}
 	return krunctl.Life{Status: krunctl.Dead}
 }
