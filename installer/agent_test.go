@@ -263,9 +263,9 @@ func TestNodeThatBecomesAbleToRunPodsIsNoticed(t *testing.T) {
 	n.checking = func() { n.notReady = !able.Load() }
 	api, _, _ := startAgent(t, n)
 	able.Store(true)
-	until(t, "the label", func() bool { labels, _, _ := api.seen(); return labels[LabelRuntime] == labelReady })
-	if _, annotations, events := api.seen(); annotations[AnnotationReason] != "" || events != "KrunNotPossible KrunReady" {
-		t.Errorf("%v, events %s: one each", annotations, events)
+	until(t, "the event", func() bool { _, _, events := api.seen(); return strings.HasSuffix(events, "KrunReady") })
+	if labels, annotations, events := api.seen(); labels[LabelRuntime] != labelReady || annotations[AnnotationReason] != "" || events != "KrunNotPossible KrunReady" {
+		t.Errorf("%v, %v, events %s: one each", labels, annotations, events)
 	}
 }
 
