@@ -153,8 +153,9 @@ func (a *app) checkBoot(ctx context.Context) krunctl.Check {
 		VCPUs: 1, MemoryMiB: a.cfg.VM.DefaultMemoryMiB, Guest: &api.ConfigureSandboxRequest{Hostname: "krunctl-check"},
 	}, sandbox.NewTimeline(start))
 	if err != nil {
+		var slow sandbox.BootTimeout
 		return krunctl.Check{Name: "boot", Detail: err.Error(), Remedy: "a microVM does not come up here: see docs/troubleshooting.md",
-			TimedOut: errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)}
+			TimedOut: errors.As(err, &slow) || ctx.Err() != nil}
 	}
 	took := time.Since(start)
 	if err := sb.Delete(ctx); err != nil {
