@@ -1,6 +1,6 @@
 # Every target is one call of a script under hack/; each of those has --help.
 .DEFAULT_GOAL := help
-.PHONY: help deps build image chart generate libkrun node install-node demo test unit lint check-node e2e bench conformance cluster cluster-test cluster-down clean
+.PHONY: help deps build check-build image chart generate libkrun node install-node demo test unit lint check-node e2e bench conformance cluster cluster-test cluster-down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ deps: ## Debian packages, and the cached parts of the node
 
 build: ## out/dist: shim, runner, agent, krunctl, libkrunfw
 	hack/build
+
+check-build: ## the image built twice in different places, and compared
+	@hack/check-build
 
 image: ## out/image.tar: the installer's container image, from out/dist
 	hack/image

@@ -22,7 +22,7 @@ import (
 const (
 	// DefaultPath is read when the runtime options name no file; it need not exist.
 	DefaultPath = "/etc/krunpod/config.toml"
-	// Prefix is where an installation keeps its binaries (bin) and libraries (lib).
+	// Prefix is where an installation keeps its binaries (bin) and libraries (lib), unless this program is of one elsewhere.
 	Prefix = "/opt/krunpod"
 )
 
@@ -123,11 +123,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // Default is the configuration of a node without a file.
 func Default() Config {
-	return Config{
-		Runner:      filepath.Join(Prefix, "bin/krun-runner"),
-		Agent:       filepath.Join(Prefix, "bin/krun-agent"),
-		VNet:        filepath.Join(Prefix, "bin/krun-vnet"),
-		Firmware:    filepath.Join(Prefix, "lib"),
+	c := Config{
 		State:       "/run/krunpod",
 		BootTimeout: Duration(60 * time.Second),
 		StopTimeout: Duration(10 * time.Second),
@@ -135,6 +131,27 @@ func Default() Config {
 		VM:          VM{DefaultVCPUs: 1, DefaultMemoryMiB: 512, OverheadMiB: 64},
 		Network:     Network{Default: WayTap, Allow: []Way{WayTap, WayVNet}},
 	}
+	exe, _ := os.Executable()
+	c.Use(prefixOf(exe))
+	return c
+}
+
+// Use takes the files of the installation in dir.
+func (c *Config) Use(dir string) {
+	c.Runner = filepath.Join(dir, "bin/krun-runner")
+	c.Agent = filepath.Join(dir, "bin/krun-agent")
+	c.VNet = filepath.Join(dir, "bin/krun-vnet")
+	c.Firmware = filepath.Join(dir, "lib")
+}
+
+// prefixOf is the installation that a program belongs to, so that several can be beside each other, and a shim's runner is of the
+// shim's version also while an upgrade switches it.
+func prefixOf(exe string) string {
+	bin := filepath.Dir(exe)
+	if _, err := os.Stat(filepath.Join(bin, "krun-runner")); err == nil && filepath.Base(bin) == "bin" {
+		return filepath.Dir(bin)
+	}
+	return Prefix
 }
 
 // Load reads path and then, in order of their names, the files config.d/*.toml beside it, each overriding the keys it

@@ -66,3 +66,16 @@ func TestMissingFileIsAnErrorUnlessItIsTheDefault(t *testing.T) {
 		t.Error("a configured file that does not exist was accepted")
 	}
 }
+
+func TestProgramTakesTheFilesOfItsOwnInstallation(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "bin/krun-runner"), "")
+	if got := prefixOf(filepath.Join(dir, "bin/containerd-shim-krun-v2")); got != dir {
+		t.Errorf("the installation is %s, not %s", got, dir)
+	}
+	for _, exe := range []string{filepath.Join(dir, "other/bin/krunctl"), filepath.Join(dir, "krunctl"), ""} {
+		if got := prefixOf(exe); got != Prefix {
+			t.Errorf("the installation of %q is %s", exe, got)
+		}
+	}
+}

@@ -3,9 +3,7 @@ package installer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"krun.dev/krunpod/installer/kube"
@@ -13,7 +11,7 @@ import (
 
 // What stands on a node.
 const (
-	// LabelRuntime is "ready" on a node that runs krun pods; the RuntimeClass selects by it.
+	// LabelRuntime is labelReady on a node that runs krun pods; the RuntimeClass selects by it.
 	LabelRuntime = "krun.dev/runtime"
 	// AnnotationReason says why a node is not ready.
 	AnnotationReason = "krun.dev/not-ready"
@@ -24,12 +22,26 @@ const (
 	AnnotationUninstall = "krun.dev/uninstall"
 )
 
+// What LabelRuntime says. A node that was ready keeps the label while it has the installation, since pods may run there and
+// metrics of them are served.
 const (
-	// retry is how long a failed installation waits for the next try.
-	retry = 5 * time.Minute
+	labelReady    = "ready"
+	labelNotReady = "not-ready"
+)
+
+// requestForce is an AnnotationUninstall that does not wait for pods.
+const requestForce = "force"
+
+const (
+	// maxRetry is the longest wait for the next try on a node that is not ready: the first is Agent.Retry, each is twice the one before.
+	maxRetry = time.Hour
+	// recheck is when a node that is ready is looked at again.
+	recheck = 24 * time.Hour
 	// retired is how long an uninstalled node stays so while its installer goes on: its pod is deleted within that time, or
 	// the removal was given up elsewhere.
 	retired = 15 * time.Minute
+	// maxUndecided is how many checks in a row may take too long before a node that was ready counts as one that is not.
+	maxUndecided = 3
 )
 
 // Agent keeps one node installed, until it is asked to uninstall.
@@ -39,15 +51,22 @@ type Agent struct {
 	Node      string
 	// Poll is how often the node's annotations are read.
 	Poll time.Duration
+	// Retry is how soon an installation is tried again that did not make the node ready.
+	Retry time.Duration
 	// Settled is called when the first decision about the node has been recorded.
 	Settled func() error
 
-	// failed is why the last uninstallation failed: one event says it, not one every Poll.
-	failed string
+	retry     pause
+	undecided int
+	// fenced says that a removal took the readiness from the label and was then refused: nothing else changed.
+	fenced bool
+	// told is the last event: what did not change since is no news.
+	told string
 }
 
 // Run goes on until the context ends. That alone uninstalls nothing: an upgrade ends the pod too.
 func (a *Agent) Run(ctx context.Context) error {
+	a.retry = pause{first: a.Retry, most: maxRetry}
 	var next time.Time
 	for {
 		node, err := a.Kube.Node(ctx, a.Node)
@@ -55,157 +74,155 @@ func (a *Agent) Run(ctx context.Context) error {
 		case err != nil:
 			slog.Error("read the node", "error", err)
 		case node.Annotations[AnnotationUninstall] != "":
-			if a.uninstall(ctx, node.Annotations[AnnotationUninstall] == "force") {
+			next = time.Now()
+			if a.uninstall(ctx, node) {
 				next = time.Now().Add(retired)
+			} else if a.fenced {
+				next = time.Now().Add(recheck)
 			}
+		case a.fenced:
+			a.unfence(ctx)
 		case !next.After(time.Now()):
-			next = time.Now().Add(retry)
-			if a.install(ctx, node.Annotations[AnnotationVersion]) {
-				next = time.Now().Add(24 * time.Hour)
-			}
+			next = time.Now().Add(a.install(ctx, node))
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, a.Poll) {
 			return nil
-		case <-time.After(a.Poll):
 		}
 	}
 }
 
-// install installs, and records the outcome on the node, where version was installed before; it reports whether nothing
-// is left to try. A removal that begins meanwhile must know of this node, so the node says so first.
-func (a *Agent) install(ctx context.Context, version string) bool {
-	if version == "" {
-		if err := a.Kube.PatchNode(ctx, a.Node, nil, map[string]any{AnnotationVersion: underWay}); err != nil {
-			slog.Error("annotate the node", "error", err)
-			return false
-		}
+// outcome is what an installation means for the node.
+type outcome struct {
+	labels, annotations   map[string]any
+	kind, reason, message string
+	// decided is false for one that shall be tried again before anybody relies on it.
+	decided bool
+	next    time.Duration
+}
+
+// install installs, records the outcome on the node and returns when to look again. A removal that begins meanwhile must know
+// of this node, so the node says so first.
+func (a *Agent) install(ctx context.Context, node *kube.Node) time.Duration {
+	if node.Annotations[AnnotationVersion] == "" && !a.patch(ctx, nil, map[string]any{AnnotationVersion: underWay}) {
+		return 0
 	}
 	res, err := a.Installer.Install(ctx)
 	if ctx.Err() != nil {
-		return false
+		return 0
 	}
-	labels := map[string]any{LabelRuntime: nil}
-	annotations := map[string]any{AnnotationReason: nil}
-	var kind, reason, message string
+	o := a.judge(node, res, err)
+	if !a.patch(ctx, o.labels, o.annotations) {
+		return 0
+	}
+	a.tell(ctx, res, o.kind, o.reason, o.message)
+	if o.decided {
+		if err := a.Settled(); err != nil {
+			slog.Error("report the pod as ready", "error", err)
+		}
+	}
+	return o.next
+}
+
+func (a *Agent) judge(node *kube.Node, res *Result, err error) outcome {
+	was, version := node.Labels[LabelRuntime], node.Annotations[AnnotationVersion]
+	slow := errors.Is(err, ErrUndecided)
+	if a.undecided++; !slow {
+		a.undecided = 0
+	}
+	if slow && was == labelReady && a.undecided < maxUndecided {
+		return outcome{kind: "Warning", reason: "KrunCheckTimedOut", next: a.retry.next(),
+			message: "this node stays ready for krun pods and is tried again soon: " + err.Error()}
+	}
+	o := outcome{labels: map[string]any{}, annotations: map[string]any{}, kind: "Warning", decided: true}
+	why := ""
 	switch {
+	case slow:
+		o.reason, why = "KrunCheckTimedOut", err.Error()
+		o.message = "this node is tried again soon: " + why
+		o.decided = a.undecided >= maxUndecided
 	case err != nil:
-		kind, reason, message = "Warning", "KrunInstallFailed", "krun could not be installed: "+err.Error()
-		annotations[AnnotationReason] = err.Error()
+		o.reason, why = "KrunInstallFailed", err.Error()
+		o.message = "krun could not be installed: " + why
 	case !res.Ready:
-		kind, reason, message = "Warning", "KrunNotPossible", "this node cannot run krun pods: "+res.Reason
-		annotations[AnnotationReason] = res.Reason
+		o.reason, why = "KrunNotPossible", res.Reason
+		o.message = "this node cannot run krun pods: " + why
 	default:
-		kind, reason, message = "Normal", "KrunReady", "this node runs krun pods, version "+res.Version
-		labels[LabelRuntime] = "ready"
+		o.kind, o.reason, o.message = "Normal", "KrunReady", "this node runs krun pods, version "+res.Version
+	}
+	if why == "" {
+		o.labels[LabelRuntime], o.annotations[AnnotationReason] = labelReady, nil
+		a.retry.reset()
+		o.next = recheck
+	} else {
+		o.annotations[AnnotationReason] = why
+		if was != "" {
+			o.labels[LabelRuntime] = labelNotReady
+		}
+		o.next = a.retry.next()
 	}
 	switch {
 	case res != nil && res.Version != "":
-		annotations[AnnotationVersion] = res.Version
+		o.annotations[AnnotationVersion] = res.Version
 	case version == "" || version == underWay:
-		annotations[AnnotationVersion] = nil // the reason tells a removal of this node
+		o.annotations[AnnotationVersion] = nil // the reason tells a removal of this node
 	}
-	slog.Info(message, "result", res)
-	if err := a.Kube.PatchNode(ctx, a.Node, labels, annotations); err != nil {
-		slog.Error("label the node", "error", err)
-		return false
-	}
-	a.event(ctx, kind, reason, message)
-	if err := a.Settled(); err != nil {
-		slog.Error("report the pod as ready", "error", err)
-	}
-	return err == nil
+	return o
 }
 
-// uninstall takes the label away first, so that no new pod comes.
-func (a *Agent) uninstall(ctx context.Context, force bool) bool {
-	if err := a.Kube.PatchNode(ctx, a.Node, map[string]any{LabelRuntime: nil}, nil); err != nil {
-		slog.Error("take the label from the node", "error", err)
-		return false
-	}
-	res, err := a.Installer.Uninstall(ctx, force)
-	if err != nil {
-		if a.failed != err.Error() {
-			slog.Error("uninstall", "error", err, "result", res)
-			a.event(ctx, "Warning", "KrunUninstallFailed", err.Error())
+// uninstall first makes the node one to which no new pod comes.
+func (a *Agent) uninstall(ctx context.Context, node *kube.Node) bool {
+	if node.Labels[LabelRuntime] == labelReady {
+		if !a.patch(ctx, map[string]any{LabelRuntime: labelNotReady}, nil) {
+			return false
 		}
-		a.failed = err.Error()
+		a.fenced = true
+	}
+	res, err := a.Installer.Uninstall(ctx, node.Annotations[AnnotationUninstall] == requestForce)
+	if err != nil {
+		a.fenced = a.fenced && errors.Is(err, ErrPodsRun)
+		a.tell(ctx, res, "Warning", "KrunUninstallFailed", err.Error())
 		return false
 	}
-	a.failed = ""
-	slog.Info("uninstalled", "result", res)
+	a.fenced = false
 	gone := map[string]any{AnnotationReason: nil, AnnotationVersion: nil, AnnotationUninstall: nil}
-	if err := a.Kube.PatchNode(ctx, a.Node, nil, gone); err != nil {
-		slog.Error("take the annotations from the node", "error", err)
+	if !a.patch(ctx, map[string]any{LabelRuntime: nil}, gone) {
 		return false
 	}
-	a.event(ctx, "Normal", "KrunUninstalled", "krun was uninstalled from this node")
+	a.tell(ctx, res, "Normal", "KrunUninstalled", "krun was uninstalled from this node")
 	return true
 }
 
-func (a *Agent) event(ctx context.Context, kind, reason, message string) {
+// unfence gives the node back to pods after a removal that was refused and given up.
+func (a *Agent) unfence(ctx context.Context) {
+	if a.patch(ctx, map[string]any{LabelRuntime: labelReady}, nil) {
+		a.fenced, a.told = false, ""
+	}
+}
+
+// patch changes the node, and goes on trying until ctx ends: without the API nothing else can be done either.
+func (a *Agent) patch(ctx context.Context, labels, annotations map[string]any) bool {
+	p := pause{first: min(a.Poll, time.Second), most: 30 * time.Second}
+	for {
+		err := a.Kube.PatchNode(ctx, a.Node, labels, annotations)
+		if err == nil {
+			return true
+		}
+		slog.Error("label and annotate the node", "error", err)
+		if !sleep(ctx, p.next()) {
+			return false
+		}
+	}
+}
+
+// tell logs and records an event, unless it was the last one too.
+func (a *Agent) tell(ctx context.Context, res *Result, kind, reason, message string) {
+	if a.told == reason+message {
+		return
+	}
+	slog.Info(message, "reason", reason, "result", res)
 	if err := a.Kube.Event(ctx, a.Node, kind, reason, message); err != nil {
 		slog.Error("record an event", "error", err)
+		return
 	}
-}
-
-// Retire asks the installers of all nodes to uninstall, and waits until they have. Without force it refuses while pods of
-// the RuntimeClass exist. When it gives up, it takes its requests back.
-func Retire(ctx context.Context, client *kube.Client, runtimeClass string, force bool) error {
-	pods, err := client.Pods(ctx, runtimeClass)
-	if err != nil {
-		return err
-	}
-	if len(pods) > 0 && !force {
-		return fmt.Errorf("%d pods of RuntimeClass %s exist: delete them first, or set uninstall.force and lose them: %s",
-			len(pods), runtimeClass, strings.Join(pods, ", "))
-	}
-	request := "requested"
-	if force {
-		request = "force"
-	}
-	asked := map[string]bool{}
-	err = retire(ctx, client, request, asked)
-	// Also after the deadline: a node that has not uninstalled by then shall not do so later.
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	errs := []error{err}
-	if err != nil {
-		for name := range asked {
-			errs = append(errs, client.PatchNode(end, name, nil, map[string]any{AnnotationUninstall: nil}))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func retire(ctx context.Context, client *kube.Client, request string, asked map[string]bool) error {
-	for {
-		nodes, err := client.Nodes(ctx)
-		if err != nil {
-			return err
-		}
-		var left []string
-		for _, n := range nodes {
-			if n.Annotations[AnnotationVersion] == "" && n.Annotations[AnnotationReason] == "" {
-				continue
-			}
-			left = append(left, n.Name)
-			if n.Annotations[AnnotationUninstall] == request {
-				asked[n.Name] = true
-				continue
-			}
-			if err := client.PatchNode(ctx, n.Name, nil, map[string]any{AnnotationUninstall: request}); err != nil {
-				return err
-			}
-			asked[n.Name] = true
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("krun is still installed on %s: see the events of these nodes", strings.Join(left, ", "))
-		case <-time.After(2 * time.Second):
-		}
-	}
+	a.told = reason + message
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,16 +21,56 @@ type apiServer struct {
 	node   kube.Meta
 	pod    string
 	events []string
+	// silent nodes are others with an installation: one that is not ready, and one without an installer.
+	silent []*kube.Meta
+	// failing is how many changes of a node fail.
+	failing int
+}
+
+// object is a node as the API has it.
+func object(m kube.Meta, ready string) any {
+	return map[string]any{"metadata": m, "status": map[string]any{"conditions": []any{
+		map[string]string{"type": "MemoryPressure", "status": "False"}, map[string]string{"type": "Ready", "status": ready}}}}
+}
+
+func (s *apiServer) nodes() []any {
+	all := []any{object(s.node, "True")}
+	for _, m := range s.silent {
+		ready := "True"
+		if m.Name == "dead" {
+			ready = "Unknown"
+		}
+		all = append(all, object(*m, ready))
+	}
+	return all
+}
+
+// named is one of the nodes, nil if there is none.
+func (s *apiServer) named(name string) *kube.Meta {
+	if name == "a" {
+		return &s.node
+	}
+	for _, m := range s.silent {
+		if m.Name == name {
+			return m
+		}
+	}
+	return nil
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reply := func(v any) { _ = json.NewEncoder(w).Encode(v) }
+	name, ofNode := strings.CutPrefix(r.URL.Path, "/api/v1/nodes/")
+	node := s.named(name)
 	switch {
 	case r.Header.Get("Authorization") != "Bearer t":
 		http.Error(w, `{"message":"who?"}`, http.StatusUnauthorized)
-	case r.Method == http.MethodPatch && r.URL.Path == "/api/v1/nodes/a":
+	case r.Method == http.MethodPatch && ofNode && s.failing > 0:
+		s.failing--
+		http.Error(w, `{"message":"the API server starts"}`, http.StatusServiceUnavailable)
+	case r.Method == http.MethodPatch && ofNode && node != nil:
 		var p struct {
 			Metadata map[string]map[string]*string
 		}
@@ -37,12 +78,18 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, `{"message":"no JSON"}`, http.StatusBadRequest)
 			return
 		}
-		merge(s.node.Labels, p.Metadata, "labels")
-		merge(s.node.Annotations, p.Metadata, "annotations")
+		merge(node.Labels, p.Metadata, "labels")
+		merge(node.Annotations, p.Metadata, "annotations")
 	case r.Method == http.MethodGet && r.URL.Path == "/api/v1/nodes/a":
-		reply(map[string]any{"metadata": s.node})
+		reply(object(s.node, "True"))
 	case r.URL.Path == "/api/v1/nodes":
-		reply(map[string]any{"items": []any{map[string]any{"metadata": s.node}}})
+		reply(map[string]any{"items": s.nodes()})
+	case r.URL.Path == "/api/v1/namespaces/krunpod/pods" && r.URL.Query().Get("labelSelector") == "installers=these":
+		// One whose pod has ended has no installer.
+		reply(map[string]any{"items": []any{
+			map[string]any{"spec": map[string]string{"nodeName": "a"}, "status": map[string]string{"phase": "Running"}},
+			map[string]any{"spec": map[string]string{"nodeName": "dead"}, "status": map[string]string{"phase": "Running"}},
+			map[string]any{"spec": map[string]string{"nodeName": "deselected"}, "status": map[string]string{"phase": "Failed"}}}})
 	case r.URL.Path == "/api/v1/pods" && r.URL.Query().Get("continue") == "":
 		// The pod is on the second page.
 		reply(map[string]any{"metadata": map[string]string{"continue": "2"}, "items": []any{}})
@@ -90,11 +137,18 @@ func startAgent(t *testing.T, n *node, before ...func(*apiServer)) (*apiServer, 
 	}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
-	client := &kube.Client{Base: server.URL, HTTP: server.Client(), Token: func() (string, error) { return "t", nil }}
+	client := &kube.Client{Base: server.URL, HTTP: server.Client(), Token: func() (string, error) { return "t", nil }, Namespace: "krunpod"}
 	i := n.installer(t, Layout{})
 	n.listen(t, i)
 	settled := make(chan struct{}, 1)
-	agent := Agent{Installer: i, Kube: client, Node: "a", Poll: 10 * time.Millisecond, Settled: func() error { settled <- struct{}{}; return nil }}
+	agent := Agent{Installer: i, Kube: client, Node: "a", Poll: 10 * time.Millisecond, Retry: 50 * time.Millisecond,
+		Settled: func() error {
+			select {
+			case settled <- struct{}{}:
+			default:
+			}
+			return nil
+		}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = agent.Run(ctx) }()
@@ -105,6 +159,21 @@ func startAgent(t *testing.T, n *node, before ...func(*apiServer)) (*apiServer, 
 		t.Fatal("the agent does not decide about its node")
 	}
 	return api, client, i
+}
+
+// removal is one of pods of a RuntimeClass.
+func removal(client *kube.Client, runtimeClass string) *Removal {
+	return &Removal{Kube: client, RuntimeClass: runtimeClass, Installers: "installers=these"}
+}
+
+// until waits for what the agent does by itself.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited for " + what)
+		}
+	}
 }
 
 func TestNodeIsLabelledWhenReadyAndCleanAfterRetire(t *testing.T) {
@@ -119,10 +188,10 @@ func TestNodeIsLabelledWhenReadyAndCleanAfterRetire(t *testing.T) {
 	api.mu.Lock()
 	api.pod = "krun"
 	api.mu.Unlock()
-	if err := Retire(ctx, client, "krun", false); err == nil || !strings.Contains(err.Error(), "default/web") || !i.Host.exists("/opt/krunpod") {
+	if err := removal(client, "krun").Run(ctx); err == nil || !strings.Contains(err.Error(), "default/web") || !i.Host.exists("/opt/krunpod") {
 		t.Fatalf("with a pod: %v", err)
 	}
-	if err := Retire(ctx, client, "other", false); err != nil {
+	if err := removal(client, "other").Run(ctx); err != nil {
 		t.Fatal(err)
 	}
 	labels, annotations, events = api.seen()
@@ -160,15 +229,105 @@ func TestNodeThatCannotRunPodsSaysWhyAndHasNoLabel(t *testing.T) {
 
 func TestRetireThatGivesUpTakesItsRequestsBack(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
-	n.pods = `[{"id":"abc"}]`
+	n.pods = `[{"id":"abc","alive":true}]`
 	api, client, i := startAgent(t, n)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := Retire(ctx, client, "krun", false); err == nil || !strings.Contains(err.Error(), "still installed on a") {
+	if err := removal(client, "krun").Run(ctx); err == nil || !strings.Contains(err.Error(), "still installed on a") {
 		t.Fatal(err)
 	}
 	_, annotations, events := api.seen()
 	if annotations[AnnotationUninstall] != "" || !strings.Contains(events, "KrunUninstallFailed") || !i.Host.exists("/opt/krunpod") {
 		t.Errorf("%v %s", annotations, events)
+	}
+	// While it was asked, no new pods came; now they do again, and at once, not with the next check a day later.
+	until(t, "the label", func() bool { labels, _, _ := api.seen(); return labels[LabelRuntime] == labelReady })
+}
+
+func TestNodeKeepsPodsAwayWhileItIsAskedToUninstall(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	n.pods = `[{"id":"abc","alive":true}]`
+	api, _, _ := startAgent(t, n)
+	api.mu.Lock()
+	api.node.Annotations[AnnotationUninstall] = "requested"
+	api.mu.Unlock()
+	until(t, "the refusal", func() bool { _, _, events := api.seen(); return strings.Contains(events, "KrunUninstallFailed") })
+	if labels, _, _ := api.seen(); labels[LabelRuntime] != labelNotReady {
+		t.Errorf("labels %v: metrics of the pods that run need one, and new pods must not come", labels)
+	}
+}
+
+func TestNodeThatBecomesAbleToRunPodsIsNoticed(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	var able atomic.Bool
+	n.checking = func() { n.notReady = !able.Load() }
+	api, _, _ := startAgent(t, n)
+	able.Store(true)
+	until(t, "the event", func() bool { _, _, events := api.seen(); return strings.HasSuffix(events, "KrunReady") })
+	if labels, annotations, events := api.seen(); labels[LabelRuntime] != labelReady || annotations[AnnotationReason] != "" || events != "KrunNotPossible KrunReady" {
+		t.Errorf("%v, %v, events %s: one each", labels, annotations, events)
+	}
+}
+
+func TestNodeThatWasReadyStaysSoThroughASlowCheck(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	checks := 0
+	seen := ""
+	var api *apiServer
+	n.checking = func() {
+		labels, _, _ := api.seen()
+		seen += labels[LabelRuntime] + " "
+		checks++
+		n.slow = checks < 4
+	}
+	_, _, _ = startAgent(t, n, func(s *apiServer) {
+		api = s
+		s.node.Labels[LabelRuntime] = labelReady
+	})
+	until(t, "a check that is in time", func() bool { _, _, events := api.seen(); return strings.HasSuffix(events, "KrunReady") })
+	// After the third in a row it is not taken for ready any more.
+	if want := "ready ready ready not-ready "; seen != want {
+		t.Errorf("before each check the node was %q, want %q", seen, want)
+	}
+}
+
+func TestFailedRequestsAreRepeatedSoon(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	checks := 0
+	n.checking = func() { checks++ }
+	api, _, _ := startAgent(t, n, func(s *apiServer) { s.failing = 3 })
+	if labels, _, _ := api.seen(); labels[LabelRuntime] != labelReady || checks != 1 {
+		t.Errorf("%v after %d checks", labels, checks)
+	}
+}
+
+func TestRemovalNamesTheNodesThatCannotAnswerAndCanDoWithoutThem(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	api, client, _ := startAgent(t, n, func(s *apiServer) {
+		for _, name := range []string{"dead", "deselected"} {
+			s.silent = append(s.silent, &kube.Meta{Name: name, Labels: map[string]string{LabelRuntime: labelReady}, Annotations: map[string]string{AnnotationVersion: "1"}})
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	err := removal(client, "krun").Run(ctx)
+	if err == nil || !strings.Contains(err.Error(), "dead (the node is not ready), deselected (no installer runs there)") {
+		t.Fatal(err)
+	}
+	forced := removal(client, "krun")
+	forced.Force = true
+	if err := forced.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	api.mu.Lock()
+	defer api.mu.Unlock()
+	for _, m := range api.silent {
+		// With its request, an installation that is made later would remove itself.
+		if len(m.Labels) > 0 || len(m.Annotations) != 1 || m.Annotations[AnnotationVersion] == "" {
+			t.Errorf("%s has %v, %v", m.Name, m.Labels, m.Annotations)
+		}
+	}
+	if s := api.node; s.Labels[LabelRuntime] != "" || s.Annotations[AnnotationVersion] != "" {
+		t.Errorf("the node that answers has %v, %v", s.Labels, s.Annotations)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"path/filepath"
 	"reflect"
 	"time"
 
@@ -60,7 +59,7 @@ type change struct {
 }
 
 // plan works out the change without making it.
-func (i *Installer) plan(ctx context.Context) (*change, error) {
+func (i *Installer) plan() (*change, error) {
 	c := &change{existed: true}
 	var err error
 	if c.config, err = i.Host.read(i.Layout.Config); errors.Is(err, fs.ErrNotExist) {
@@ -75,12 +74,8 @@ func (i *Installer) plan(ctx context.Context) (*change, error) {
 	if c.dropIn, err = dropIn(version, i.Handler, i.shim()); err != nil {
 		return nil, fmt.Errorf("%s: %w", i.Layout.Config, err)
 	}
-	dump, err := i.dump(ctx, i.Layout.Config)
-	if err != nil {
-		return nil, err
-	}
-	if imported(dump, i.dropInPath()) {
-		return c, nil
+	if imported, err := imports(c.config, i.Layout.Config, i.dropInPath()); imported || err != nil {
+		return c, err
 	}
 	if i.Layout.Generated {
 		return nil, fmt.Errorf("%s is written anew by %s at each start and does not import %s/*.toml: take a newer %s, or import it in its template",
@@ -90,18 +85,6 @@ func (i *Installer) plan(ctx context.Context) (*change, error) {
 		return nil, fmt.Errorf("%s: %w", i.Layout.Config, err)
 	}
 	return c, nil
-}
-
-// imported reports whether a configuration imports path already.
-func imported(dump map[string]any, path string) bool {
-	imports, _ := dump["imports"].([]any)
-	for _, pattern := range imports {
-		p, _ := pattern.(string)
-		if ok, err := filepath.Match(p, path); err == nil && ok {
-			return true
-		}
-	}
-	return false
 }
 
 // dump is the configuration that containerd makes of a file and its imports.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,9 @@ var namespaces = []struct {
 
 // maxOutput bounds what is kept of a program's standard error for a message.
 const maxOutput = 2000
+
+// endTime is how long a program of the host may take to end when it is asked to. The pod itself has twice as long.
+const endTime = 30 * time.Second
 
 // EnterHost runs a program in the namespaces of PID 1, which must be the host's (hostPID: true). A chroot would not do:
 // systemctl ignores commands there, and a microVM's jail cannot pivot.
@@ -83,6 +87,9 @@ func run(ctx context.Context, argv ...string) ([]byte, error) {
 		}
 	}
 	cmd := exec.CommandContext(ctx, program, argv[1:]...)
+	// A check that is ended takes its microVM along.
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = endTime
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin", "HOME=/root", "LC_ALL=C"}
 	var stdout, stderr bytes.Buffer

@@ -41,6 +41,27 @@ func (h Host) exists(p string) bool {
 	return err == nil
 }
 
+// onItsWay is in the names of files and links that are about to take another's place.
+const onItsWay = ".krunpod-"
+
+// sweep removes those from a directory that a crash left there.
+func (h Host) sweep(dir string) error {
+	at, err := h.path(dir)
+	if err != nil {
+		return err
+	}
+	left, err := filepath.Glob(filepath.Join(at, ".*"+onItsWay+"*"))
+	if err != nil {
+		return err
+	}
+	for _, f := range left {
+		if err := os.Remove(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // write replaces a file of the host so that a crash leaves the old content or the new one. A file that exists keeps its
 // mode and owner.
 func (h Host) write(p string, data []byte) error {
@@ -51,7 +72,7 @@ func (h Host) write(p string, data []byte) error {
 	if err := mkdirs(filepath.Dir(at)); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(at), "."+filepath.Base(at)+".krunpod-*")
+	tmp, err := os.CreateTemp(filepath.Dir(at), "."+filepath.Base(at)+onItsWay+"*")
 	if err != nil {
 		return err
 	}
@@ -120,7 +141,7 @@ func (h Host) link(target, p string) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s exists and is no link of the installer's: remove the installation that was made by hand first", p)
 	}
-	tmp := filepath.Join(dir, "."+filepath.Base(p)+".krunpod-new")
+	tmp := filepath.Join(dir, "."+filepath.Base(p)+onItsWay+"new")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"strconv"
 
@@ -23,6 +24,27 @@ func configVersion(config []byte) (int, error) {
 		return 1, nil
 	}
 	return *c.Version, nil
+}
+
+// imports reports whether a configuration, which is the file at, imports path already. The file itself is asked: what
+// `containerd config dump` prints begins with containerd's default, /etc/containerd/conf.d/*.toml, which no file follows that does
+// not name it.
+func imports(config []byte, at, path string) (bool, error) {
+	var c struct {
+		Imports []string `toml:"imports"`
+	}
+	if err := toml.Unmarshal(config, &c); err != nil {
+		return false, fmt.Errorf("imports of %s: %w", at, err)
+	}
+	for _, pattern := range c.Imports {
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(filepath.Dir(at), pattern)
+		}
+		if ok, err := filepath.Match(pattern, path); err == nil && ok {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // addImport adds path to the imports of a configuration of containerd, and returns the new configuration and the text that

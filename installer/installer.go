@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"krun.dev/krunpod/installer/krunctl"
 )
 
 // Defaults of an installation. Prefix is the one that a shim without a configuration looks in.
@@ -17,8 +19,8 @@ const (
 	DefaultHandler = "krun"
 )
 
-// prefixConfig is the drop-in of Krunpod's own configuration for another prefix.
-const prefixConfig = "/etc/krunpod/config.d/00-installer.toml"
+// checkTime bounds a check, most of which can be a wait for other microVMs of the node that boot.
+const checkTime = 10 * time.Minute
 
 // Installer installs on one host.
 type Installer struct {
@@ -57,7 +59,7 @@ type record struct {
 	Existed  bool   `json:"existed"`
 	Inserted string `json:"inserted,omitempty"`
 	DropIn   string `json:"dropIn"`
-	// Dirs are the directories that were made for the drop-ins, the deepest first.
+	// Dirs are the directories that were made for the drop-in and for Config, the deepest first.
 	Dirs []string `json:"dirs,omitempty"`
 	// Restart is set while containerd may run with another configuration than is on disk.
 	Restart bool `json:"restart,omitempty"`
@@ -67,6 +69,9 @@ func (i *Installer) version(id string) string { return filepath.Join(i.Prefix, v
 func (i *Installer) shim() string             { return filepath.Join(i.Prefix, "bin/containerd-shim-krun-v2") }
 func (i *Installer) dropInPath() string       { return filepath.Join(i.Layout.DropIn, dropInName) }
 func (i *Installer) inPrefix(n string) string { return filepath.Join(i.Prefix, n) }
+
+// trial is the edited configuration while containerd judges it. Beside the real one: relative imports are of its directory.
+func trial(config string) string { return filepath.Join(filepath.Dir(config), ".krunpod-trial.toml") }
 
 func (i *Installer) loadRecord() (*record, error) {
 	data, err := i.Host.read(i.inPrefix(recordFile))
@@ -106,9 +111,6 @@ func (i *Installer) Install(ctx context.Context) (*Result, error) {
 	if res.Reason, err = i.check(ctx, id); err != nil || res.Reason != "" {
 		return res, err
 	}
-	if err := i.configurePrefix(res); err != nil {
-		return res, err
-	}
 	if err := i.activate(id); err != nil {
 		return res, err
 	}
@@ -141,42 +143,36 @@ func (i *Installer) ours() error {
 	return nil
 }
 
-// check boots a microVM with the files of a version, before anything uses them.
+// ErrUndecided is a check's answer when it took too long. A node with other things to do is no worse than before, so nothing was
+// changed on it.
+var ErrUndecided = errors.New("the check of this node took too long")
+
+// check boots a microVM with the files of a version and the node's configuration, before anything uses them.
 func (i *Installer) check(ctx context.Context, id string) (reason string, err error) {
 	v := i.version(id)
-	trial := i.inPrefix("check.toml")
-	if err := i.Host.write(trial, i.ownConfig(v)); err != nil {
-		return "", err
-	}
-	defer i.Host.remove(trial) //nolint:errcheck // the next check writes it again
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	out, runErr := i.Host.Run(ctx, filepath.Join(v, "bin/krunctl"), "check", "--config", trial, "--output", "json")
-	var report struct {
-		Ready  bool `json:"ready"`
-		Checks []struct {
-			Name, Detail, Remedy string
-			OK                   bool
-		} `json:"checks"`
-	}
+	out, runErr := i.Host.Run(ctx, filepath.Join(v, "bin/krunctl"), "check", "--files", v, "--output", "json")
+	var report krunctl.Report
 	if err := json.Unmarshal(out, &report); err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("%w: no answer within %v", ErrUndecided, checkTime)
+		}
 		return "", fmt.Errorf("check the node: %w", errors.Join(runErr, err))
 	}
 	if report.Ready {
 		return "", nil
 	}
 	for _, c := range report.Checks {
-		if !c.OK {
-			return fmt.Sprintf("%s: %s; %s", c.Name, c.Detail, c.Remedy), nil
+		why := fmt.Sprintf("%s: %s; %s", c.Name, c.Detail, c.Remedy)
+		switch {
+		case c.TimedOut:
+			return "", fmt.Errorf("%w: %s", ErrUndecided, why)
+		case !c.OK:
+			return why, nil
 		}
 	}
 	return "krunctl check says no and not why", nil
-}
-
-// ownConfig is Krunpod's configuration for files below dir.
-func (i *Installer) ownConfig(dir string) []byte {
-	return fmt.Appendf(nil, "# Written by krun-installer, which overwrites and removes it.\nrunner = %q\nagent = %q\nvnet = %q\nfirmware = %q\n",
-		filepath.Join(dir, "bin/krun-runner"), filepath.Join(dir, "bin/krun-agent"), filepath.Join(dir, "bin/krun-vnet"), filepath.Join(dir, "lib"))
 }
 
 // missing are dir and the directories above it that are not there, the deepest first.
@@ -195,14 +191,6 @@ func (i *Installer) removeDirs(dirs []string) {
 	}
 }
 
-// configurePrefix tells the shim where its files are, when that is not where it looks by itself.
-func (i *Installer) configurePrefix(res *Result) error {
-	if i.Prefix == DefaultPrefix {
-		return nil
-	}
-	return i.put(res, prefixConfig, i.ownConfig(i.Prefix))
-}
-
 // put writes a file if it is not so already.
 func (i *Installer) put(res *Result, path string, data []byte) error {
 	if old, err := i.Host.read(path); err == nil && string(old) == string(data) {
@@ -217,7 +205,7 @@ func (i *Installer) put(res *Result, path string, data []byte) error {
 
 // configure adds the runtime to containerd, and restarts it if that changed anything. What fails is undone.
 func (i *Installer) configure(ctx context.Context, res *Result) error {
-	c, err := i.plan(ctx)
+	c, err := i.plan()
 	if err != nil {
 		return err
 	}
@@ -235,7 +223,7 @@ func (i *Installer) configure(ctx context.Context, res *Result) error {
 	}
 	if r == nil {
 		r = &record{Handler: i.Handler, Config: i.Layout.Config, Existed: c.existed, DropIn: i.dropInPath(),
-			Dirs: i.missing(i.Layout.DropIn)}
+			Dirs: append(i.missing(i.Layout.DropIn), i.missing(filepath.Dir(i.Layout.Config))...)}
 	}
 	if c.edited != nil && !i.Layout.Merged {
 		r.Existed, r.Inserted = c.existed, c.inserted
@@ -265,7 +253,7 @@ func (i *Installer) apply(ctx context.Context, c *change, res *Result) error {
 	}
 	candidate := i.Layout.Config
 	if c.edited != nil {
-		candidate = filepath.Join(filepath.Dir(i.Layout.Config), ".krunpod-trial.toml")
+		candidate = trial(i.Layout.Config)
 		if err := i.Host.write(candidate, c.edited); err != nil {
 			return err
 		}
@@ -320,26 +308,28 @@ func (i *Installer) undo(ctx context.Context, c *change, oldDropIn []byte, res *
 	return i.saveRecord(r)
 }
 
-// Running returns the sandboxes on the node, as krunctl knows them.
+// Running returns the sandboxes on the node that run or start, as krunctl knows them.
 func (i *Installer) Running(ctx context.Context) ([]string, error) {
-	krunctl := i.inPrefix("bin/krunctl")
-	if !i.Host.exists(krunctl) {
-		return nil, nil
+	program, err := i.krunctl()
+	if program == "" {
+		return nil, err
 	}
-	out, err := i.Host.Run(ctx, krunctl, "ps", "--output", "json")
+	out, err := i.Host.Run(ctx, program, "ps", "--output", "json")
 	if err != nil {
 		return nil, fmt.Errorf("which krun pods run: %w", err)
 	}
 	var all []struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
+		ID string `json:"id"`
+		krunctl.Life
 	}
 	if err := json.Unmarshal(out, &all); err != nil {
 		return nil, fmt.Errorf("which krun pods run: krunctl ps: %w", err)
 	}
 	var ids []string
 	for _, s := range all {
-		ids = append(ids, s.ID)
+		if s.InUse() {
+			ids = append(ids, s.ID)
+		}
 	}
 	return ids, nil
 }
@@ -350,6 +340,10 @@ var ErrPodsRun = errors.New("krun pods run on this node: delete them first, or f
 // Uninstall leaves the host as it was before Install. Without force it does nothing while krun pods run.
 func (i *Installer) Uninstall(ctx context.Context, force bool) (*Result, error) {
 	res := &Result{Layout: i.Layout, Changed: []string{}}
+	// A check that was killed has left a microVM that would count as a pod's.
+	if err := i.clean(ctx); err != nil && !force {
+		return res, err
+	}
 	if !force {
 		ids, err := i.Running(ctx)
 		if err != nil {
@@ -368,16 +362,41 @@ func (i *Installer) Uninstall(ctx context.Context, force bool) (*Result, error) 
 			return res, err
 		}
 	}
-	if i.Prefix != DefaultPrefix && i.Host.exists(prefixConfig) {
-		if err := i.Host.remove(prefixConfig); err != nil {
-			return res, err
-		}
-		res.Changed = append(res.Changed, prefixConfig)
+	// Once more: until here a pod could start.
+	if err := i.clean(ctx); err != nil && !force {
+		return res, err
 	}
 	if r != nil {
 		i.removeDirs(r.Dirs)
 	}
 	return res, i.removeFiles()
+}
+
+// clean removes what the node keeps of sandboxes that are gone.
+func (i *Installer) clean(ctx context.Context) error {
+	program, err := i.krunctl()
+	if program == "" {
+		return err
+	}
+	_, err = i.Host.Run(ctx, program, "clean")
+	return err
+}
+
+// krunctl is the one in use, or on a node that cannot run krun pods one that was tried; empty when there is none.
+func (i *Installer) krunctl() (string, error) {
+	if p := i.inPrefix("bin/krunctl"); i.Host.exists(p) {
+		return p, nil
+	}
+	at, err := i.Host.path(i.inPrefix(versionsDir))
+	if err != nil {
+		return "", err
+	}
+	tried, err := filepath.Glob(filepath.Join(at, "*/bin/krunctl"))
+	if len(tried) == 0 {
+		return "", err
+	}
+	rel, err := filepath.Rel(at, tried[0])
+	return i.inPrefix(filepath.Join(versionsDir, rel)), err
 }
 
 // deconfigure takes the runtime out of containerd. The record goes last, with the files.
@@ -386,6 +405,15 @@ func (i *Installer) deconfigure(ctx context.Context, r *record, res *Result) err
 	r.Restart = r.Restart || had
 	if err := i.saveRecord(r); err != nil {
 		return err
+	}
+	// After a crash there may be a trial, and files on their way to another's place.
+	if err := i.Host.remove(trial(r.Config)); err != nil {
+		return err
+	}
+	for _, dir := range []string{filepath.Dir(r.Config), filepath.Dir(r.DropIn)} {
+		if err := i.Host.sweep(dir); err != nil {
+			return err
+		}
 	}
 	if err := i.restoreConfig(r, res); err != nil {
 		return err

@@ -6,26 +6,40 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	containerd "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/pelletier/go-toml/v2"
 )
 
+// containerdEnv names a program containerd that is not too old.
+const containerdEnv = "KRUNPOD_CONTAINERD"
+
 // node is a tree of files with a containerd that is containerd's own parser, and a krunctl that says what the test wants.
 type node struct {
 	t        *testing.T
 	root     string
 	notReady bool
+	// slow makes checks run out of time.
+	slow     bool
 	pods     string
 	restarts int
+	// active is systemd's unit that runs.
+	active string
+	// checked and cleaned are how krunctl was called.
+	checked []string
+	cleaned int
 	// failRestart is how many restarts fail.
 	failRestart int
 	// checking is called when krunctl checks the node.
 	checking func()
+	// containerd is a real one, which judges instead of its parser.
+	containerd string
 	// tooOld makes containerd lose a setting of the CRI's section to a drop-in, as it did before 2.0.
 	tooOld bool
 }
@@ -94,11 +108,19 @@ func (n *node) files() map[string]string {
 func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 	switch filepath.Base(argv[0]) {
 	case "krunctl":
-		if argv[1] == "ps" {
+		switch argv[1] {
+		case "ps":
 			return []byte(n.pods), nil
+		case "clean":
+			n.cleaned++
+			return nil, nil
 		}
 		if n.checking != nil {
 			n.checking()
+		}
+		n.checked = argv
+		if n.slow {
+			return []byte(`{"ready":false,"checks":[{"name":"boot","detail":"the guest did not answer within 1m0s","remedy":"wait","timedOut":true}]}`), errors.New("exit status 3")
 		}
 		if n.notReady {
 			return []byte(`{"ready":false,"checks":[{"name":"kvm","ok":false,"detail":"no /dev/kvm","remedy":"load kvm"}]}`), errors.New("exit status 3")
@@ -107,6 +129,12 @@ func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 	case "containerd":
 		return n.dump(argv[2])
 	case "systemctl":
+		if argv[1] == "is-active" {
+			if n.active+".service" != argv[3] {
+				return nil, errors.New("exit status 3")
+			}
+			return nil, nil
+		}
 		n.restarts++
 		if n.failRestart > 0 {
 			n.failRestart--
@@ -119,9 +147,12 @@ func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 
 // dump is containerd config dump, on the node's files: by containerd's own code.
 func (n *node) dump(path string) ([]byte, error) {
-	// As in containerd's defaults, there is a runtime already.
+	if n.containerd != "" {
+		return n.realDump(path)
+	}
+	// As in containerd's defaults, there are a runtime already, and an import that nothing follows.
 	runc := map[string]any{"runtime_type": "io.containerd.runc.v2"}
-	c := containerd.Config{Version: 3, Plugins: map[string]any{runtimes: map[string]any{
+	c := containerd.Config{Version: 3, Imports: []string{"/etc/containerd/conf.d/*.toml"}, Plugins: map[string]any{runtimes: map[string]any{
 		"containerd": map[string]any{"runtimes": map[string]any{"runc": runc}}}}}
 	// A path of the node is one of the test's tree in the file and in its imports.
 	work := n.t.TempDir()
@@ -146,7 +177,7 @@ func (n *node) dump(path string) ([]byte, error) {
 		}
 	}
 	if n.tooOld {
-		if p, ok := c.Plugins[runtimes].(map[string]any); ok && len(c.Imports) > 0 {
+		if p, ok := c.Plugins[runtimes].(map[string]any); ok && len(c.Imports) > 1 {
 			delete(p, "snapshotter")
 		}
 	}
@@ -154,10 +185,28 @@ func (n *node) dump(path string) ([]byte, error) {
 	return []byte(strings.ReplaceAll(string(data), work, "")), err
 }
 
+// realDump is containerd's, with the node's files as its root.
+func (n *node) realDump(path string) ([]byte, error) {
+	const name = "/containerd"
+	program, err := os.ReadFile(n.containerd)
+	if err != nil {
+		return nil, err
+	}
+	at := filepath.Join(n.root, name)
+	if err := os.WriteFile(at, program, 0o755); err != nil {
+		return nil, err
+	}
+	defer os.Remove(at)
+	cmd := exec.Command(name, "--config", path, "config", "dump")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: n.root}
+	cmd.Dir = "/"
+	return cmd.Output()
+}
+
 func (n *node) installer(t *testing.T, override Layout) *Installer {
 	t.Helper()
 	h := Host{Root: n.root, Run: n.run}
-	l, err := h.Detect(override)
+	l, err := h.Detect(t.Context(), override)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,10 +282,22 @@ var layouts = []struct {
 		"/var/snap/microk8s/current/args/containerd-template.toml", true, "/var/snap/microk8s/common/krunpod", "version = 2"},
 }
 
-func TestInstallAndUninstallOnEachDistribution(t *testing.T) {
+func TestInstallAndUninstallOnEachDistribution(t *testing.T) { installOnEach(t, "") }
+
+// The migration of older versions and the defaults are containerd's own.
+func TestContainerdItselfTakesWhatIsWrittenOnEachDistribution(t *testing.T) {
+	program := os.Getenv(containerdEnv)
+	if program == "" || os.Geteuid() != 0 {
+		t.Skip("it needs root, or " + containerdEnv + " names no containerd; hack/unit takes the one of the tests' node, if it is built")
+	}
+	installOnEach(t, program)
+}
+
+func installOnEach(t *testing.T, containerd string) {
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {
 			n := newNode(t, l.files)
+			n.containerd = containerd
 			i := n.installer(t, Layout{})
 			n.listen(t, i)
 			if i.Layout.Name != l.name || i.Layout.Config != l.config || i.Layout.DropIn != l.dropIn {
@@ -270,12 +331,10 @@ func TestInstallAndUninstallOnEachDistribution(t *testing.T) {
 			if _, err := i.Uninstall(t.Context(), false); err != nil || n.restarts != 2 {
 				t.Errorf("uninstall: %v, %d restarts", err, n.restarts)
 			}
-			delete(before, "/opt")
-			delete(before, "/etc/containerd")
-			after := n.files()
-			delete(after, "/opt")
-			delete(after, "/etc/containerd")
-			same(t, before, after)
+			if n.cleaned == 0 {
+				t.Error("what krunctl keeps was not removed")
+			}
+			same(t, before, n.files())
 		})
 	}
 }
@@ -440,14 +499,45 @@ func TestUninstallReportsRunningPodsFirst(t *testing.T) {
 	if _, err := i.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.pods = `[{"id":"abc"}]`
+	n.pods = `[{"id":"abc","alive":true,"status":"running"},{"id":"new","alive":false,"status":"starting"},{"id":"done","status":"stopped"},{"id":"lost","status":"dead"}]`
 	before := n.files()
-	if _, err := i.Uninstall(t.Context(), false); !errors.Is(err, ErrPodsRun) || !strings.Contains(err.Error(), "abc") {
+	if _, err := i.Uninstall(t.Context(), false); !errors.Is(err, ErrPodsRun) || !strings.HasSuffix(err.Error(), ": abc, new") {
 		t.Fatal(err)
 	}
 	same(t, before, n.files())
 	if _, err := i.Uninstall(t.Context(), true); err != nil || i.Host.exists("/opt/krunpod") {
 		t.Errorf("forced: %v", err)
+	}
+}
+
+func TestPodsThatHaveEndedDoNotHoldUpTheUninstallation(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.pods = `[{"id":"done","status":"stopped"},{"id":"lost","status":"dead"}]`
+	if _, err := i.Uninstall(t.Context(), false); err != nil || i.Host.exists("/opt/krunpod") {
+		t.Errorf("they do: %v", err)
+	}
+}
+
+func TestCheckThatRunsOutOfTimeChangesNothing(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	first, err := i.Install(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.slow = true
+	i.Payload = payload(t, "2")
+	if _, err := i.Install(t.Context()); !errors.Is(err, ErrUndecided) || !strings.Contains(err.Error(), "within 1m0s") {
+		t.Fatal(err)
+	}
+	if got := n.read("/opt/krunpod/bin/krunctl"); got != "1" || n.restarts != 1 {
+		t.Errorf("the current version is not %s any more, or containerd was restarted: %q, %d restarts", first.Version, got, n.restarts)
 	}
 }
 
@@ -477,19 +567,73 @@ func TestInstallationByHandIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnotherPrefixIsToldToTheShimAndTakenBack(t *testing.T) {
+// The programs find the rest of their installation by themselves.
+func TestAnotherPrefixIsOnlyInTheDropIn(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
 	i := n.installer(t, Layout{})
-	i.Prefix = "/srv/krun"
+	i.Prefix = "/srv/some/where/krun"
 	n.listen(t, i)
+	before := n.files()
+	res, err := i.Install(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := n.read("/etc/containerd/conf.d/10-krunpod.toml"); !strings.Contains(got, `runtime_path = "/srv/some/where/krun/bin/containerd-shim-krun-v2"`) || i.Host.exists("/etc/krunpod") {
+		t.Error(got)
+	}
+	version := i.version(res.Version)
+	if want := []string{version + "/bin/krunctl", "check", "--files", version, "--output", "json"}; !slices.Equal(n.checked, want) {
+		t.Errorf("checked with %q, want %q", n.checked, want)
+	}
+	if _, err := i.Uninstall(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	same(t, before, n.files())
+}
+
+func TestUninstallTakesWhatACrashLeft(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	before := n.files()
 	if _, err := i.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.read("/etc/krunpod/config.d/00-installer.toml"); !strings.Contains(got, `runner = "/srv/krun/bin/krun-runner"`) {
-		t.Error(got)
+	for _, f := range []string{trial(i.Layout.Config), "/etc/containerd/.config.toml.krunpod-17", "/etc/containerd/conf.d/.10-krunpod.toml.krunpod-4",
+		"/opt/krunpod/.install.json.krunpod-9", "/opt/krunpod/.current.krunpod-new", "/opt/krunpod/versions/x.new/bin/krunctl"} {
+		n.write(f, "half")
 	}
-	if _, err := i.Uninstall(t.Context(), false); err != nil || i.Host.exists("/etc/krunpod/config.d/00-installer.toml") {
-		t.Errorf("it stays: %v", err)
+	if _, err := i.Uninstall(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	same(t, before, n.files())
+}
+
+func TestNodeThatCannotRunPodsIsLeftWithNothing(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	n.notReady = true
+	i := n.installer(t, Layout{})
+	before := n.files()
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Uninstall(t.Context(), false); err != nil || n.cleaned == 0 || n.restarts > 0 {
+		t.Errorf("%v, krunctl cleaned %d times, %d restarts", err, n.cleaned, n.restarts)
+	}
+	same(t, before, n.files())
+}
+
+func TestUnitThatRunsIsRestartedNotTheFirstOneThatIsThere(t *testing.T) {
+	files := map[string]string{"/var/lib/rancher/rke2/agent/etc/containerd/config.toml": "version = 3\n"}
+	for _, f := range []string{"/usr/local/lib/systemd/system/rke2-agent.service", "/usr/local/lib/systemd/system/rke2-server.service"} {
+		files[f] = ""
+	}
+	for _, active := range []string{"rke2-server", "rke2-agent"} {
+		n := newNode(t, files)
+		n.active = active
+		if got := n.installer(t, Layout{}).Layout.Restart; !slices.Equal(got, []string{"systemctl", "restart", active}) {
+			t.Errorf("%s runs: %q", active, got)
+		}
 	}
 }
 

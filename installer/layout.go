@@ -1,6 +1,7 @@
 package installer
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -26,10 +27,11 @@ type Layout struct {
 	Merged bool `json:"merged,omitempty"`
 }
 
-// distribution is a layout and the file by which it is known.
+// distribution is a layout, the file by which it is known, and the units of systemd that can run its containerd.
 type distribution struct {
 	Layout
-	mark string
+	mark  string
+	units []string
 }
 
 // distributions in the order in which they are looked for. A layout is tried with `containerd config dump` before anything
@@ -42,9 +44,9 @@ func (h Host) distributions() []distribution {
 		if v, err := h.configVersion(dir + "config.toml"); err == nil && v >= 3 {
 			dropIn = "config-v3.toml.d"
 		}
-		d := distribution{mark: dir + "config.toml", Layout: Layout{Name: name, Config: dir + "config.toml", DropIn: dir + dropIn,
+		d := distribution{mark: dir + "config.toml", units: []string{name, name + "-agent", name + "-server"}, Layout: Layout{Name: name, Config: dir + "config.toml", DropIn: dir + dropIn,
 			Containerd: "/var/lib/rancher/" + name + "/data/current/bin/containerd", Socket: "/run/k3s/containerd/containerd.sock",
-			Restart: []string{"systemctl", "restart", h.unit(name, name+"-agent", name+"-server")}, Generated: true}}
+			Generated: true}}
 		if name == "rke2" {
 			d.Containerd = "/var/lib/rancher/rke2/bin/containerd"
 		}
@@ -53,21 +55,19 @@ func (h Host) distributions() []distribution {
 	return []distribution{
 		rancher("rke2"),
 		rancher("k3s"),
-		{mark: "/etc/k0s/containerd.toml", Layout: Layout{Name: "k0s", Config: "/etc/k0s/containerd.toml", DropIn: "/etc/k0s/containerd.d",
-			Containerd: "/var/lib/k0s/bin/containerd", Socket: "/run/k0s/containerd.sock",
-			Restart: []string{"systemctl", "restart", h.unit("k0sworker", "k0scontroller")}, Merged: true}},
-		{mark: "/var/snap/microk8s/current/args/containerd-template.toml", Layout: Layout{Name: "microk8s",
+		{mark: "/etc/k0s/containerd.toml", units: []string{"k0sworker", "k0scontroller"}, Layout: Layout{Name: "k0s", Config: "/etc/k0s/containerd.toml", DropIn: "/etc/k0s/containerd.d",
+			Containerd: "/var/lib/k0s/bin/containerd", Socket: "/run/k0s/containerd.sock", Merged: true}},
+		{mark: "/var/snap/microk8s/current/args/containerd-template.toml", units: []string{"snap.microk8s.daemon-containerd"}, Layout: Layout{Name: "microk8s",
 			Config: "/var/snap/microk8s/current/args/containerd-template.toml", DropIn: "/var/snap/microk8s/common/krunpod",
-			Containerd: "/snap/microk8s/current/bin/containerd", Socket: "/var/snap/microk8s/common/run/containerd.sock",
-			Restart: []string{"systemctl", "restart", "snap.microk8s.daemon-containerd"}}},
+			Containerd: "/snap/microk8s/current/bin/containerd", Socket: "/var/snap/microk8s/common/run/containerd.sock"}},
 		plain(h.plainName()),
 	}
 }
 
 // plain is containerd as its own packages install it; kind and minikube have it so too.
 func plain(name string) distribution {
-	return distribution{Layout: Layout{Name: name, Config: "/etc/containerd/config.toml", DropIn: "/etc/containerd/conf.d",
-		Containerd: "containerd", Socket: "/run/containerd/containerd.sock", Restart: []string{"systemctl", "restart", "containerd"}}}
+	return distribution{units: []string{"containerd"}, Layout: Layout{Name: name, Config: "/etc/containerd/config.toml",
+		DropIn: "/etc/containerd/conf.d", Containerd: "containerd", Socket: "/run/containerd/containerd.sock"}}
 }
 
 func (h Host) plainName() string {
@@ -80,8 +80,17 @@ func (h Host) plainName() string {
 	return "plain"
 }
 
-// unit is the one of systemd's units that is there; the first one if none is.
-func (h Host) unit(names ...string) string {
+// unit is the one of systemd's units that runs. Files tell less: a package brings those of servers and of agents. They decide where
+// none runs, and the first one where there are none.
+func (h Host) unit(ctx context.Context, names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	for _, n := range names {
+		if _, err := h.Run(ctx, "systemctl", "is-active", "--quiet", n+".service"); err == nil {
+			return n
+		}
+	}
 	for _, n := range names {
 		for _, dir := range []string{"/etc/systemd/system/", "/usr/lib/systemd/system/", "/usr/local/lib/systemd/system/", "/lib/systemd/system/"} {
 			if h.exists(dir + n + ".service") {
@@ -101,14 +110,15 @@ func (h Host) configVersion(path string) (int, error) {
 }
 
 // Detect finds out which distribution the host has, and takes over what is set in override.
-func (h Host) Detect(override Layout) (Layout, error) {
+func (h Host) Detect(ctx context.Context, override Layout) (Layout, error) {
 	var l Layout
+	var units []string
 	for _, d := range h.distributions() {
 		if override.Name != "" && override.Name != d.Name && !(d.mark == "" && override.Name == "plain") {
 			continue
 		}
 		if override.Name == d.Name || d.mark == "" || h.exists(d.mark) {
-			l = d.Layout
+			l, units = d.Layout, d.units
 			break
 		}
 	}
@@ -124,8 +134,8 @@ func (h Host) Detect(override Layout) (Layout, error) {
 			*f.to = *f.from
 		}
 	}
-	if len(override.Restart) > 0 {
-		l.Restart = override.Restart
+	if l.Restart = override.Restart; len(l.Restart) == 0 {
+		l.Restart = []string{"systemctl", "restart", h.unit(ctx, units)}
 	}
 	for _, p := range []string{l.Config, l.DropIn, l.Socket} {
 		if !filepath.IsAbs(p) || strings.ContainsAny(p, "*?[\\\"'\n") {

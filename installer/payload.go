@@ -19,11 +19,13 @@ import (
 //	bin, lib                       links through current, for containerd and for people
 //	install.json                   what was changed elsewhere, written before it is
 //	containerd.backup              containerd's configuration as it was
+//	made                           the directories above it that were made for it, one a line, the deepest first
 const (
 	versionsDir = "versions"
 	currentLink = "current"
 	recordFile  = "install.json"
 	backupFile  = "containerd.backup"
+	madeFile    = "made"
 )
 
 // digest names the files below dir by their names, modes and contents.
@@ -68,6 +70,11 @@ func (i *Installer) lay() (string, error) {
 	}
 	if have, err := digest(at); err == nil && have == id {
 		return id, nil
+	}
+	if made := i.missing(filepath.Dir(i.Prefix)); len(made) > 0 {
+		if err := i.Host.write(i.inPrefix(madeFile), []byte(strings.Join(made, "\n"))); err != nil {
+			return "", err
+		}
 	}
 	if err := mkdirs(filepath.Dir(at)); err != nil {
 		return "", err
@@ -190,26 +197,27 @@ func (i *Installer) running() (map[string]bool, error) {
 	return found, nil
 }
 
-// removeFiles removes the whole directory: what is not the installer's makes it stay.
+// removeFiles removes the whole directory, and those that were made for it: what is not the installer's makes them stay.
 func (i *Installer) removeFiles() error {
-	for _, name := range []string{"bin", "lib", currentLink, recordFile, backupFile} {
-		if err := i.Host.remove(filepath.Join(i.Prefix, name)); err != nil {
+	made, err := i.Host.read(i.inPrefix(madeFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range []string{"bin", "lib", currentLink, recordFile, backupFile, madeFile} {
+		if err := i.Host.remove(i.inPrefix(name)); err != nil {
 			return err
 		}
 	}
-	at, err := i.Host.path(i.Prefix)
+	if err := i.Host.sweep(i.Prefix); err != nil {
+		return err
+	}
+	at, err := i.Host.path(i.inPrefix(versionsDir))
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(at, versionsDir)); err != nil {
+	if err := os.RemoveAll(at); err != nil {
 		return err
 	}
-	left, err := os.ReadDir(at)
-	if errors.Is(err, fs.ErrNotExist) || len(left) > 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.Remove(at)
+	i.removeDirs(append([]string{i.Prefix}, strings.FieldsFunc(string(made), func(r rune) bool { return r == '\n' })...))
+	return nil
 }

@@ -16,8 +16,8 @@ var LibkrunVersion = "1.19.7"
 // Info is what a runner can say about the node without starting a VM.
 type Info struct {
 	// Libkrun is the version, and LibkrunPath the file of a library that is not part of the runner.
-	Libkrun     string          `json:"libkrun"`
-	LibkrunPath string          `json:"libkrunPath,omitempty"`
+	Libkrun     string `json:"libkrun"`
+	LibkrunPath string `json:"libkrunPath,omitempty"`
 	// Features are what libkrun was built with.
 	Features map[string]bool `json:"features"`
 	// KVM is the version of /dev/kvm's interface, 0 where it does not answer.

@@ -16,7 +16,11 @@ import (
 	"krun.dev/krunpod/krun"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	// defaultParent is below it, for sandboxes that are told no parent.
+	defaultParent = "/krunpod"
+)
 
 // cgroupPath is the sandbox's cgroup below cgroupRoot, a child of the pod's: so the kubelet's accounting of the pod
 // covers the VM.
@@ -24,7 +28,7 @@ func cgroupPath(c Cgroup, id string) (string, error) {
 	parent := c.Parent
 	switch {
 	case parent == "":
-		parent = "/krunpod"
+		parent = defaultParent
 	case strings.HasSuffix(parent, ".slice") && !strings.Contains(parent, "/"):
 		parent = expandSlice(parent)
 	}

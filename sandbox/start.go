@@ -246,7 +246,7 @@ func (s *Sandbox) vmConfig() *krun.Config {
 // meetAgent waits for the guest to dial, and configures it. The runner's end or the boot timeout ends the wait.
 func (s *Sandbox) meetAgent(ctx context.Context) error {
 	limit := time.Duration(s.cfg.BootTimeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the guest did not answer within %v", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, BootTimeout(limit))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { s.control.Close() })
 	defer stop()
@@ -280,6 +280,13 @@ func (s *Sandbox) meetAgent(ctx context.Context) error {
 	s.timeline.Mark("guest configured")
 	s.recordBoot(resp)
 	return s.timeline.save(s.dir)
+}
+
+// BootTimeout is the error of a guest that took longer.
+type BootTimeout time.Duration
+
+func (b BootTimeout) Error() string {
+	return fmt.Sprintf("the guest did not answer within %v", time.Duration(b))
 }
 
 // What a guest can add to its timeline: the number of stages, the bytes of a name, and microseconds.

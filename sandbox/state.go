@@ -64,6 +64,20 @@ type Process struct {
 	Start uint64 `json:"start"`
 }
 
+// ShimAlive reports whether the process that made the sandbox may still look after it; another one may have its id by now.
+func (s *State) ShimAlive() bool {
+	_, err := startTime(s.Shim)
+	return err == nil
+}
+
+// InUse reports whether the sandbox runs or starts.
+func (s *State) InUse() bool {
+	if s.Runner != nil {
+		return s.Runner.Alive()
+	}
+	return s.End == "" && s.ShimAlive()
+}
+
 func (s *State) save(d dir) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

@@ -88,7 +88,7 @@ func root() *cobra.Command {
 	return cmd
 }
 
-func (a *app) installer() (*installer.Installer, error) {
+func (a *app) installer(ctx context.Context) (*installer.Installer, error) {
 	h := installer.Host{Root: a.host, Run: installer.EnterHost}
 	if a.host == "/" {
 		h.Run = installer.RunHere
@@ -96,7 +96,7 @@ func (a *app) installer() (*installer.Installer, error) {
 	if a.restart != "" {
 		a.layout.Restart = []string{"sh", "-c", a.restart}
 	}
-	layout, err := h.Detect(a.layout)
+	layout, err := h.Detect(ctx, a.layout)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (a *app) install() *cobra.Command {
 			"Exit codes: 0 the node can run krun pods, 3 it cannot (containerd was left alone), 1 the installation failed.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			i, err := a.installer()
+			i, err := a.installer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -137,7 +137,7 @@ func (a *app) uninstall() *cobra.Command {
 		Short: "Leave this node as it was before install",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			i, err := a.installer()
+			i, err := a.installer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -162,7 +162,7 @@ func (a *app) run() *cobra.Command {
 			if node == "" {
 				return errors.New("NODE_NAME is not set: this command is for the chart's DaemonSet")
 			}
-			i, err := a.installer()
+			i, err := a.installer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -170,7 +170,7 @@ func (a *app) run() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			agent := installer.Agent{Installer: i, Kube: client, Node: node, Poll: 10 * time.Second,
+			agent := installer.Agent{Installer: i, Kube: client, Node: node, Poll: 10 * time.Second, Retry: time.Minute,
 				Settled: func() error { return os.WriteFile(readyFile, nil, 0o600) }}
 			return agent.Run(cmd.Context())
 		},
@@ -178,25 +178,25 @@ func (a *app) run() *cobra.Command {
 }
 
 func (a *app) retire() *cobra.Command {
-	var class string
-	var force bool
+	var r installer.Removal
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "retire",
 		Short: "Have all nodes of the cluster uninstalled by their DaemonSet, and wait (the chart's job before its removal)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := kube.InCluster()
-			if err != nil {
+			var err error
+			if r.Kube, err = kube.InCluster(); err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return installer.Retire(ctx, client, class, force)
+			return r.Run(ctx)
 		},
 	}
-	cmd.Flags().StringVar(&class, "runtime-class", "krun", "the RuntimeClass whose pods must be gone first")
-	cmd.Flags().BoolVar(&force, "force", false, "also while such pods exist")
+	cmd.Flags().StringVar(&r.RuntimeClass, "runtime-class", "krun", "the RuntimeClass whose pods must be gone first")
+	cmd.Flags().StringVar(&r.Installers, "installers", "app.kubernetes.io/name=krunpod", "labels of the DaemonSet's pods in this namespace")
+	cmd.Flags().BoolVar(&r.Force, "force", false, "also while such pods exist, and without the nodes that do not answer")
 	cmd.Flags().DurationVar(&timeout, "timeout", 4*time.Minute, "how long to wait for the nodes")
 	return cmd
 }

@@ -64,7 +64,7 @@ func root() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&a.configPath, "config", config.DefaultPath, "configuration file")
 	cmd.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "output format: text or json")
-	cmd.AddCommand(a.check(), a.ps(), a.inspect(), a.console(), a.timeline(), a.net(), a.metrics())
+	cmd.AddCommand(a.check(), a.ps(), a.inspect(), a.console(), a.timeline(), a.net(), a.metrics(), a.clean())
 	return cmd
 }
 

@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// krunctl runs the program with a configuration and returns its exit status, output and errors.
-func krunctl(t *testing.T, config string, args ...string) (int, string, string) {
+// runKrunctl runs the program with a configuration and returns its exit status, output and errors.
+func runKrunctl(t *testing.T, config string, args ...string) (int, string, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -49,7 +49,7 @@ func TestCommandThatFailsIsAnErrorAndNotAnAnswer(t *testing.T) {
 		"unknown format": {"", []string{"check", "-o", "yaml"}, "text and json"},
 		"no sandbox":     {fmt.Sprintf("state = %q\n", t.TempDir()), []string{"inspect", "nobody"}, "no sandbox or pod nobody"},
 	} {
-		if code, out, errs := krunctl(t, tc.config, tc.args...); code != exitError || out != "" || !strings.Contains(errs, tc.want) {
+		if code, out, errs := runKrunctl(t, tc.config, tc.args...); code != exitError || out != "" || !strings.Contains(errs, tc.want) {
 			t.Errorf("%s: exit status %d, output %q, error %q; want %d and an error with %q", name, code, out, errs, exitError, tc.want)
 		}
 	}
@@ -66,11 +66,11 @@ func TestOneUnreadableStateHidesNoOther(t *testing.T) {
 		}
 	}
 	config := fmt.Sprintf("state = %q\n", dir)
-	code, out, errs := krunctl(t, config, "ps")
+	code, out, errs := runKrunctl(t, config, "ps")
 	if code != exitError || !strings.Contains(out, "good") || !strings.Contains(errs, filepath.Join(dir, "k8s.io", "spoilt")) {
 		t.Errorf("exit status %d, error %q\n%s", code, errs, out)
 	}
-	code, out, _ = krunctl(t, config, "ps", "--output", "json")
+	code, out, _ = runKrunctl(t, config, "ps", "--output", "json")
 	var rows []struct{ ID string }
 	if err := json.Unmarshal([]byte(out), &rows); err != nil || code != exitError || len(rows) != 1 || rows[0].ID != "good" {
 		t.Errorf("exit status %d, %v\n%s", code, err, out)

@@ -10,13 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"krun.dev/krunpod/installer/krunctl"
 	"krun.dev/krunpod/sandbox"
 )
 
 // row is one sandbox as ps and inspect show it.
 type row struct {
 	*sandbox.State
-	Alive bool `json:"alive"`
+	krunctl.Life
 }
 
 func (a *app) load(dir string) (row, error) {
@@ -24,7 +25,19 @@ func (a *app) load(dir string) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	return row{st, st.Runner != nil && st.Runner.Alive()}, nil
+	return row{st, lifeOf(st)}, nil
+}
+
+func lifeOf(st *sandbox.State) krunctl.Life {
+	switch {
+	case st.InUse() && st.Runner != nil:
+		return krunctl.Life{Alive: true, Status: krunctl.Running}
+	case st.InUse():
+		return krunctl.Life{Status: krunctl.Starting}
+	case st.End != "":
+		return krunctl.Life{Status: string(st.End)}
+	}
+	return krunctl.Life{Status: krunctl.Dead}
 }
 
 func (a *app) ps() *cobra.Command {
@@ -62,18 +75,12 @@ func printRows(out io.Writer, rows []row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SANDBOX\tNAMESPACE\tPOD\tSTATE\tRUNNER\tVCPUS\tMEMORY\tNICS")
 	for _, r := range rows {
-		state, pid, nics, pod := "starting", "-", 0, "-"
+		pid, nics, pod := "-", 0, "-"
 		if r.Pod.Name != "" {
 			pod = r.Pod.Namespace + "/" + r.Pod.Name
 		}
 		if r.Runner != nil {
-			pid, state = fmt.Sprint(r.Runner.PID), "dead"
-		}
-		if r.End != "" {
-			state = string(r.End)
-		}
-		if r.Alive {
-			state = "running"
+			pid = fmt.Sprint(r.Runner.PID)
 		}
 		switch {
 		case r.VNet != nil && r.VNet.Gateway != nil:
@@ -81,7 +88,7 @@ func printRows(out io.Writer, rows []row) error {
 		case r.Bridge != nil:
 			nics = len(r.Bridge.Interfaces)
 		}
-		fmt.Fprintf(w, "%.13s\t%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\n", r.ID, r.Namespace, pod, state, pid, r.VCPUs, r.MemoryMiB, nics)
+		fmt.Fprintf(w, "%.13s\t%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\n", r.ID, r.Namespace, pod, r.Status, pid, r.VCPUs, r.MemoryMiB, nics)
 	}
 	return w.Flush()
 }

@@ -29,6 +29,8 @@ type Client struct {
 	Base  string
 	HTTP  *http.Client
 	Token func() (string, error)
+	// Namespace is the service account's.
+	Namespace string
 }
 
 // InCluster makes a client of the pod's service account.
@@ -41,13 +43,18 @@ func InCluster() (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the pod's service account: %w", err)
 	}
+	namespace, err := os.ReadFile(filepath.Join(accountDir, "namespace"))
+	if err != nil {
+		return nil, fmt.Errorf("the pod's service account: %w", err)
+	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
 		return nil, errors.New("the pod's service account: ca.crt holds no certificate")
 	}
 	return &Client{
-		Base: "https://" + net.JoinHostPort(host, port),
-		HTTP: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}},
+		Namespace: string(namespace),
+		Base:      "https://" + net.JoinHostPort(host, port),
+		HTTP:      &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}},
 		// The kubelet renews it.
 		Token: func() (string, error) {
 			t, err := os.ReadFile(filepath.Join(accountDir, "token"))
@@ -64,29 +71,37 @@ type Meta struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// Node returns a node's labels and annotations.
-func (c *Client) Node(ctx context.Context, name string) (*Meta, error) {
-	var n struct {
-		Metadata Meta `json:"metadata"`
+// Node is the part of a node that is used here.
+type Node struct {
+	Meta   `json:"metadata"`
+	Status struct {
+		Conditions []struct {
+			Type   string `json:"type"`
+			Status string `json:"status"`
+		} `json:"conditions"`
+	} `json:"status"`
+}
+
+// Ready reports whether the node's kubelet is heard.
+func (n *Node) Ready() bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True"
+		}
 	}
+	return false
+}
+
+// Node returns a node.
+func (c *Client) Node(ctx context.Context, name string) (*Node, error) {
+	var n Node
 	err := c.do(ctx, http.MethodGet, "/api/v1/nodes/"+url.PathEscape(name), "", nil, &n)
-	return &n.Metadata, err
+	return &n, err
 }
 
 // Nodes returns all nodes.
-func (c *Client) Nodes(ctx context.Context) ([]Meta, error) {
-	var all []Meta
-	err := c.pages(ctx, "/api/v1/nodes", func(data json.RawMessage) error {
-		var items []struct {
-			Metadata Meta `json:"metadata"`
-		}
-		err := json.Unmarshal(data, &items)
-		for _, n := range items {
-			all = append(all, n.Metadata)
-		}
-		return err
-	})
-	return all, err
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	return list[Node](ctx, c, "/api/v1/nodes", "")
 }
 
 // PatchNode sets labels and annotations of a node; a nil value removes one, a nil map changes nothing.
@@ -103,28 +118,29 @@ func (c *Client) PatchNode(ctx context.Context, name string, labels, annotations
 	return c.do(ctx, http.MethodPatch, "/api/v1/nodes/"+url.PathEscape(name), "application/merge-patch+json", patch, nil)
 }
 
-// Pods returns namespace/name of the pods of a RuntimeClass that have not ended.
-func (c *Client) Pods(ctx context.Context, runtimeClass string) ([]string, error) {
-	var found []string
-	err := c.pages(ctx, "/api/v1/pods", func(data json.RawMessage) error {
-		var items []struct {
-			Metadata Meta `json:"metadata"`
-			Spec     struct {
-				RuntimeClassName string `json:"runtimeClassName"`
-			} `json:"spec"`
-			Status struct {
-				Phase string `json:"phase"`
-			} `json:"status"`
-		}
-		err := json.Unmarshal(data, &items)
-		for _, p := range items {
-			if p.Spec.RuntimeClassName == runtimeClass && p.Status.Phase != "Succeeded" && p.Status.Phase != "Failed" {
-				found = append(found, p.Metadata.Namespace+"/"+p.Metadata.Name)
-			}
-		}
-		return err
-	})
-	return found, err
+// Pod is the part of a pod that is used here.
+type Pod struct {
+	Meta `json:"metadata"`
+	Spec struct {
+		NodeName         string `json:"nodeName"`
+		RuntimeClassName string `json:"runtimeClassName"`
+	} `json:"spec"`
+	Status struct {
+		Phase string `json:"phase"`
+	} `json:"status"`
+}
+
+// Ended reports whether none of its containers will run again.
+func (p *Pod) Ended() bool { return p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" }
+
+// Pods returns all pods of the cluster.
+func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
+	return list[Pod](ctx, c, "/api/v1/pods", "")
+}
+
+// OwnPods returns those of the client's namespace that have the labels of a selector.
+func (c *Client) OwnPods(ctx context.Context, selector string) ([]Pod, error) {
+	return list[Pod](ctx, c, "/api/v1/namespaces/"+url.PathEscape(c.Namespace)+"/pods", selector)
 }
 
 // Event records an event about a node, as kubectl describe node shows it.
@@ -145,25 +161,28 @@ func (c *Client) Event(ctx context.Context, node, kind, reason, message string) 
 	}, nil)
 }
 
-// pages reads a list in pieces.
-func (c *Client) pages(ctx context.Context, path string, each func(items json.RawMessage) error) error {
-	next := ""
+// list reads a list, in pages.
+func list[T any](ctx context.Context, c *Client, path, selector string) ([]T, error) {
+	var all []T
+	query := url.Values{"limit": {"500"}}
+	if selector != "" {
+		query.Set("labelSelector", selector)
+	}
 	for {
-		var list struct {
+		var page struct {
 			Metadata struct {
 				Continue string `json:"continue"`
 			} `json:"metadata"`
-			Items json.RawMessage `json:"items"`
+			Items []T `json:"items"`
 		}
-		if err := c.do(ctx, http.MethodGet, path+"?limit=500&continue="+url.QueryEscape(next), "", nil, &list); err != nil {
-			return err
+		if err := c.do(ctx, http.MethodGet, path+"?"+query.Encode(), "", nil, &page); err != nil {
+			return nil, err
 		}
-		if err := each(list.Items); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		all = append(all, page.Items...)
+		if page.Metadata.Continue == "" {
+			return all, nil
 		}
-		if next = list.Metadata.Continue; next == "" {
-			return nil
-		}
+		query.Set("continue", page.Metadata.Continue)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,11 +27,15 @@ var examples = map[string]func(*side){
 		}
 	},
 	"volumes.yaml": func(s *side) {
+		s.Cleanup(func() {
+			s.ctx = context.WithoutCancel(s.ctx)
+			s.must("delete", "persistentvolume", "krun-example-1", "krun-example-2", "--wait=false")
+		})
 		if phase := s.ended("volumes"); phase != "Succeeded" {
 			s.Errorf("the pod is %s", phase)
 		}
 		log := s.must("logs", "volumes")
-		for _, word := range []string{"greeting", "password", "labels", "token", "== disk", "hostname", "/volumes/memory"} {
+		for _, word := range []string{"greeting", "password", "labels", "token", "== disk", "hostname", "/volumes/memory", "== host-file", "== claim\ntotal", "== ephemeral\ntotal", "== image\ntotal", " bin\n"} {
 			if !strings.Contains(log, word) {
 				s.Errorf("the pod does not show %q: %s", word, log)
 			}
@@ -46,7 +51,7 @@ var examples = map[string]func(*side){
 
 // Their images are of registries; this node has one with a shell and httpd.
 var (
-	exampleImage = regexp.MustCompile(`image: \S+`)
+	exampleImage = regexp.MustCompile(`(image|reference): \S+`)
 	nginx        = "image: IMAGE\n          command: [sh, -c, \"mkdir /www; echo page >/www/index.html; exec httpd -f -h /www\"]"
 )
 
@@ -70,7 +75,8 @@ func TestExamples(t *testing.T) {
 				if strings.Contains(image, "nginx") {
 					return nginx
 				}
-				return "image: IMAGE"
+				what, _, _ := strings.Cut(image, ":")
+				return what + ": IMAGE"
 			}))
 			examples[name](s)
 		})
