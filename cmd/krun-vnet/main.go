@@ -12,11 +12,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime/debug"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/sandbox/jail"
 	"krun.dev/krunpod/vnet"
@@ -73,8 +72,11 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	var guest net.Conn
 	if c.Gateway != nil {
-		unix.CloseOnExec(vnet.GuestFile) // which spares it
+		if guest, err = guestConn(); err != nil {
+			return err
+		}
 	}
 	if err := jail.CloseInherited(); err != nil {
 		return err
@@ -88,7 +90,8 @@ func run() error {
 			default: // the report has it
 			}
 		},
-		Gateway: func(c gateway.Config) (vnet.Gateway, error) { return nat.Open(c, nil) },
+		Guest:   guest,
+		Gateway: func(c gateway.Config, s gateway.Services) (vnet.Gateway, error) { return nat.Open(c, s) },
 	})
 	if err != nil {
 		return err
@@ -114,6 +117,17 @@ func run() error {
 	case <-time.After(lastWords): // nobody reads
 	}
 	return err
+}
+
+// guestConn is what vnet.GuestFile leads to.
+func guestConn() (net.Conn, error) {
+	f := os.NewFile(vnet.GuestFile, "guest")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is to lead to the guest: %w", vnet.GuestFile, err)
+	}
+	return conn, nil
 }
 
 // sockets is what is done with them once the jail is closed.

@@ -132,7 +132,7 @@ func TestGuardHoldsWhateverThePolicySays(t *testing.T) {
 	} {
 		to := netip.MustParseAddr(tc.to)
 		for p, want := range map[*policy.Policy]bool{nil: tc.open, all: tc.open, none: tc.mid} {
-			if got := c.Guard(p, 80).Decide(policy.Egress, tc.protocol, to, tc.port) == policy.Allow; got != want {
+			if got := c.Guard(p, Services{80: nil}).Decide(policy.Egress, tc.protocol, to, tc.port) == policy.Allow; got != want {
 				t.Errorf("protocol %d to %s port %d: %v, want %v with\n%v", tc.protocol, to, tc.port, got, want, p)
 			}
 		}

@@ -38,9 +38,6 @@ const (
 	windowDefault = 64 << 10
 )
 
-// Service answers a connection of the guest to a TCP port of the gateway, and closes it.
-type Service func(net.Conn)
-
 // Gateway is the gateway of one network. Each Read is a frame for the guest, each Write is one of the guest.
 type Gateway struct {
 	config   gateway.Config
@@ -60,7 +57,7 @@ type Gateway struct {
 
 type service struct {
 	listener *gonet.TCPListener
-	answer   Service
+	answer   gateway.Service
 }
 
 // slots is how many of something there may be at a time.
@@ -76,9 +73,9 @@ func (s slots) take() (give func(), ok bool) {
 	}
 }
 
-// Open makes a gateway and listens on the ports of the host that are forwarded. services are those at the gateway's own address, by
-// TCP port. After an error nothing is open.
-func Open(c gateway.Config, services map[uint16]Service) (_ *Gateway, err error) {
+// Open makes a gateway and listens on the ports of the host that are forwarded. services answer at the gateway's own
+// address. After an error nothing is open.
+func Open(c gateway.Config, services gateway.Services) (_ *Gateway, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}

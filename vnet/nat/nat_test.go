@@ -177,7 +177,7 @@ func TestForwardsLeadToTheGuest(t *testing.T) {
 }
 
 func TestServiceAnswersAtTheGatewaysAddress(t *testing.T) {
-	g := newGuest(t, gateway.Config{}, map[uint16]Service{80: func(c net.Conn) {
+	g := newGuest(t, gateway.Config{}, gateway.Services{80: func(c net.Conn) {
 		fmt.Fprint(c, "service")
 		c.Close()
 	}})
