@@ -64,6 +64,9 @@ type Firewall struct {
 	mu          sync.Mutex
 	connections *table[flow, connection]
 	sides       [2]side
+	// neighbours are stations that are known to be on the link.
+	neighbours *table[netip.Addr, struct{}]
+	claims     bucket
 }
 
 // side is what the firewall keeps for the frames from one side; the guest's is that of policy.Egress.
@@ -104,7 +107,10 @@ func New(c Config) (*Firewall, error) {
 		most = DefaultConnections
 	}
 	f.connections = newTable[flow, connection](most, timeouts, lasting)
+	f.neighbours = newTable[netip.Addr, struct{}](maxNeighbours, []time.Duration{neighbourTimeout}, 1)
+	f.claims.rate = claimRate
 	for i := range f.sides {
+		f.sides[i].refusals.rate = refusalRate
 		f.sides[i].fragments = newTable[fragmented, int](maxFragmented, []time.Duration{fragmentTimeout}, 1)
 	}
 	return f, nil
@@ -168,7 +174,7 @@ func (f *Firewall) pass(d policy.Direction, p *packet.Packet, now time.Duration)
 		return cause
 	}
 	if p.Kind == packet.KindARP || linkMessage(p) {
-		return f.checkLink(d, p)
+		return f.checkLink(d, p, now)
 	}
 	if f.leases(d, p) {
 		return passed
