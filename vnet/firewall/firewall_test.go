@@ -49,8 +49,14 @@ func newWall(t testing.TB, rules string, change ...func(*Config)) *wall {
 }
 
 // out and in judge a frame of the guest, and one of the network.
-func (w *wall) out(frame []byte) Verdict { v, _ := w.FromGuest(frame, w.buf[:]); return v }
-func (w *wall) in(frame []byte) Verdict  { v, _ := w.FromNetwork(frame, w.buf[:]); return v }
+func (w *wall) out(frame []byte) Verdict {
+	v, _ := w.FromGuest(frame, packet.Offload{}, w.buf[:])
+	return v
+}
+func (w *wall) in(frame []byte) Verdict {
+	v, _ := w.FromNetwork(frame, packet.Offload{}, w.buf[:])
+	return v
+}
 
 func (w *wall) want(got, want Verdict, what string, args ...any) {
 	w.Helper()

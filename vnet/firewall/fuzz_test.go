@@ -53,7 +53,7 @@ func FuzzFirewall(f *testing.F) {
 }
 
 func (w *wall) checkGuest(frame []byte) {
-	verdict, answer := w.FromGuest(frame, w.buf[:])
+	verdict, answer := w.FromGuest(frame, packet.Offload{}, w.buf[:])
 	var p packet.Packet
 	reason := packet.Parse(frame, &p)
 	if verdict != Drop && (reason != packet.WellFormed || p.Source != Guest4.MAC) {
@@ -70,7 +70,7 @@ func (w *wall) checkGuest(frame []byte) {
 }
 
 func (w *wall) checkNetwork(frame []byte) {
-	verdict, answer := w.FromNetwork(frame, w.buf[:])
+	verdict, answer := w.FromNetwork(frame, packet.Offload{}, w.buf[:])
 	var p packet.Packet
 	reason := packet.Parse(frame, &p)
 	if verdict == Resolve || (verdict != Drop && (reason != packet.WellFormed || p.Source == Guest4.MAC || w.owns(p.From))) {

@@ -15,7 +15,7 @@ import (
 // answer is the answer to a frame that must be refused, read by gopacket with its checksums verified.
 func (w *wall) answer(frame []byte) gopacket.Packet {
 	w.Helper()
-	verdict, raw := w.FromGuest(frame, w.buf[:])
+	verdict, raw := w.FromGuest(frame, packet.Offload{}, w.buf[:])
 	if verdict != Answer {
 		w.Fatalf("verdict %d: %v", verdict, w.causes())
 	}
