@@ -39,8 +39,6 @@ const (
 	// vnetPatience bounds the time to the first report, and that to the end after standard input is closed.
 	vnetPatience = 30 * time.Second
 	vnetGoodbye  = 3 * time.Second
-	// maxReport bounds a line of what the process says, in bytes: a report has up to 512 names of 255.
-	maxReport = 512 << 10
 )
 
 // vnetProcess carries a pod's frames (cmd/krun-vnet). Its parser reads what the guest sends, so what it says is looked at like a
@@ -274,7 +272,7 @@ func (l *lines) Write(p []byte) (int, error) {
 		}
 		l.rest = rest
 	}
-	if len(l.rest) > maxReport {
+	if len(l.rest) > vnet.MaxReport {
 		l.failed(errLongLine)
 		return 0, errLongLine
 	}

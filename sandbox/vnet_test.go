@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"krun.dev/krunpod/vnet"
 )
 
 func TestLinesAreWholeAndBounded(t *testing.T) {
@@ -27,7 +29,7 @@ func TestLinesAreWholeAndBounded(t *testing.T) {
 	if strings.Join(got, ",") != "ab,c,,d" || failure != nil {
 		t.Errorf("%q, %v", got, failure)
 	}
-	if _, err := l.Write(make([]byte, maxReport+1)); !errors.Is(err, errLongLine) || !errors.Is(failure, errLongLine) {
+	if _, err := l.Write(make([]byte, vnet.MaxReport+1)); !errors.Is(err, errLongLine) || !errors.Is(failure, errLongLine) {
 		t.Errorf("a line without an end: %v, %v", err, failure)
 	}
 	l.rest = nil

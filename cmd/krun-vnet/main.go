@@ -151,14 +151,13 @@ func tell(names <-chan string) {
 
 // report writes a line of JSON now and then, and at the end; the first one says that frames are carried.
 func report(ctx context.Context, v *vnet.Vnet) {
-	enc := json.NewEncoder(os.Stdout)
 	for {
-		if err := enc.Encode(v.Report()); err != nil {
+		if err := vnet.WriteReport(os.Stdout, v.Report()); err != nil {
 			return // nobody reads it any more: the end of standard input is near
 		}
 		select {
 		case <-ctx.Done():
-			_ = enc.Encode(v.Report())
+			_ = vnet.WriteReport(os.Stdout, v.Report())
 			return
 		case <-time.After(reportEvery):
 		}
