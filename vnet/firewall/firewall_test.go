@@ -612,8 +612,13 @@ func TestDNSHasOneWay(t *testing.T) {
 		query := Fragments(t, IP(t, guest, peer, UDP(5000, 53), Data("0123456789abcdef")), 1, 16)
 		w.want(w.out(query[0]), Answer, "DNS in fragments")
 		w.want(w.out(query[1]), Drop, "its rest")
-		w.want(w.in(IP(t, peer, guest, UDP(53, 5000))), Pass, "a client at port 53")
-		w.want(w.out(IP(t, guest, peer, UDP(5000, 53))), Pass, "its answer")
+		for _, port := range []uint16{53, 853} {
+			w.want(w.in(IP(t, peer, guest, UDP(port, 5000))), Answer, "who opens the port from outside")
+			w.want(w.in(IP(t, peer, guest, TCP(port, 5000, "S"))), Answer, "… with TCP")
+			w.want(w.out(IP(t, guest, peer, TCP(5000, port, "SA"))), Drop, "its answer")
+		}
+		w.want(w.out(IP(t, guest, peer, UDP(5000, 853))), Answer, "a query as an answer")
+		w.want(w.out(IP(t, guest, peer, UDP(5000, 53))), Resolve, "… and at port 53")
 	})
 }
 
