@@ -30,7 +30,10 @@ func ExampleOpen() {
 			defer conn.Close()
 			io.WriteString(conn, "what the program has to say to its guest")
 		}},
-		Refused: func(name string) { log.Print("the guest may not know ", name) },
+		Refused: func(name string, _ int) bool {
+			log.Print("the guest may not know ", name)
+			return true
+		},
 	})
 	if err != nil {
 		log.Fatal(err)

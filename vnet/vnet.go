@@ -39,8 +39,8 @@ type Gateway interface {
 
 // Hooks are what a Vnet works with besides its Config.
 type Hooks struct {
-	// Refused is told of names that the guest asked for and may not know, of each once and not too often; nil tells nobody.
-	Refused func(name string)
+	// Refused is told of names that the guest asked for and may not know: see dns.Config.
+	Refused func(name string, untold int) bool
 	// Guest leads to the NIC of a guest with Config.Gateway: a stream, on which each frame comes after its length. The Vnet closes it.
 	Guest net.Conn
 	// Gateway opens the gateway of Config.Gateway, with Services: package nat, whose stack is not needed for anything else that uses

@@ -81,13 +81,15 @@ func run() error {
 	if err := jail.CloseInherited(); err != nil {
 		return err
 	}
-	names := make(chan string, maxUntold)
+	names := make(chan refusal, maxUntold)
 	go tell(names)
 	v, err := vnet.Open(c, vnet.Hooks{
-		Refused: func(name string) {
+		Refused: func(name string, untold int) bool {
 			select {
-			case names <- name:
-			default: // the report has it
+			case names <- refusal{"the policy has not the name that the pod asked for", name, untold}:
+				return true
+			default:
+				return false
 			}
 		},
 		Guest:   guest,
@@ -141,11 +143,18 @@ func sockets(v *vnet.Vnet) jail.Sockets {
 	return jail.NoSockets
 }
 
-// tell logs the names that come out of a channel, as lines of JSON. The resolver must not wait for who reads them.
-func tell(names <-chan string) {
+// refusal is a line of JSON about a name, and how many others there is no line about.
+type refusal struct {
+	Msg    string `json:"msg"`
+	Name   string `json:"name"`
+	Untold int    `json:"untold,omitempty"`
+}
+
+// tell logs what comes out of a channel. The resolver must not wait for who reads it.
+func tell(names <-chan refusal) {
 	enc := json.NewEncoder(os.Stderr)
-	for name := range names {
-		_ = enc.Encode(map[string]string{"msg": "the policy has not the name that the pod asked for", "name": name})
+	for r := range names {
+		_ = enc.Encode(r)
 	}
 }
 
