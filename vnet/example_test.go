@@ -27,7 +27,6 @@ func ExampleOpen() {
 		Guest:   guest,
 		Gateway: func(c gateway.Config, s gateway.Services) (vnet.Gateway, error) { return nat.Open(c, s) },
 		Services: gateway.Services{80: func(conn net.Conn) {
-			defer conn.Close()
 			io.WriteString(conn, "what the program has to say to its guest")
 		}},
 		Refused: func(name string, _ int) bool {

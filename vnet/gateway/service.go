@@ -2,7 +2,7 @@ package gateway
 
 import "net"
 
-// Service answers a connection of the guest, and closes it.
+// Service answers a connection of the guest, which is closed when it returns.
 type Service func(net.Conn)
 
 // Services are those at the gateway's own address, by TCP port.

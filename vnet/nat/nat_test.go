@@ -95,7 +95,10 @@ func TestDatagramsFindTheirWayBack(t *testing.T) {
 
 func TestSessionsOfAGuestAreBounded(t *testing.T) {
 	g := newGuest(t, gateway.Config{}, nil)
-	to := full(world + ":9")
+	host, err := net.ListenPacket("udp", world+":0")
+	must(t, err)
+	defer host.Close()
+	to := full(host.LocalAddr().String())
 	for range maxSessions + 20 {
 		c, err := gonet.DialUDP(g.Stack, nil, &to, ipv4.ProtocolNumber)
 		must(t, err)
@@ -103,8 +106,18 @@ func TestSessionsOfAGuestAreBounded(t *testing.T) {
 		_, err = c.Write([]byte("x"))
 		must(t, err)
 	}
-	if n := len(g.gateway.sessions); n > maxSessions {
-		t.Errorf("%d sessions", n)
+	sources := map[string]bool{}
+	for len(sources) < maxSessions {
+		must(t, host.SetReadDeadline(time.Now().Add(patience)))
+		_, from, err := host.ReadFrom(make([]byte, 1))
+		if err != nil {
+			t.Fatalf("%d sessions: %v", len(sources), err)
+		}
+		sources[from.String()] = true
+	}
+	must(t, host.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+	if _, from, err := host.ReadFrom(make([]byte, 1)); err == nil {
+		t.Errorf("one more than %d sessions: %v", maxSessions, from)
 	}
 }
 
