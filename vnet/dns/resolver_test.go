@@ -431,7 +431,9 @@ func TestTimesHaveAFloorAndABound(t *testing.T) {
 func TestANameCannotOpenWhatIsOnTheNode(t *testing.T) {
 	l := newLab(t, "api.example.org")
 	bad := []string{"127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255"}
-	bad6 := []string{"::1", "fe80::1", "::", "ff02::1", "::ffff:192.0.2.1"}
+	bad6 := []string{"::1", "fe80::1", "::", "ff02::1", "::ffff:192.0.2.1",
+		// Which stand for some of those above.
+		"64:ff9b::169.254.169.254", "64:ff9b:1::127.0.0.1", "2002:7f00:1::1", "2002:a9fe:a9fe::"}
 	for _, a := range append(bad, "192.0.2.1") {
 		l.server.know("api.example.org.", recordA("api.example.org.", a, 60))
 	}
