@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -77,4 +78,34 @@ func TestReportsAreKeptAndAProcessThatSaysOtherThingsIsKilled(t *testing.T) {
 	if _, err := os.Stat(d.traffic() + ".new"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a half written report: %v", err)
 	}
+}
+
+// FuzzLines writes what a process says in parts of any size: the lines are what stands between the ends, in order, and no more is kept
+// than the rest of one. Each goes to what reads it.
+func FuzzLines(f *testing.F) {
+	f.Add([]byte(`{"links": [{"interface": "eth0"}]}`+"\n"+`{"msg": "x", "name": "evil", "untold": 3}`+"\n\nrest"), uint16(7))
+	f.Add([]byte("\n\n"), uint16(1))
+	f.Fuzz(func(t *testing.T, data []byte, size uint16) {
+		v := &vnetProcess{}
+		say := v.words("fuzz")
+		var got []byte
+		l := &lines{each: func(line []byte) error {
+			got = append(append(got, line...), '\n')
+			_, _ = vnet.ReadReport(line)
+			return say(line)
+		}, failed: func(err error) { t.Fatal(err) }}
+		if len(data) > vnet.MaxReport {
+			return
+		}
+		for rest := data; len(rest) > 0; {
+			part := rest[:min(len(rest), int(size)+1)]
+			if n, err := l.Write(part); n != len(part) || err != nil {
+				t.Fatal(n, err)
+			}
+			rest = rest[len(part):]
+		}
+		if !bytes.Equal(append(got, l.rest...), data) {
+			t.Errorf("%q and a rest of %q came of %q", got, l.rest, data)
+		}
+	})
 }

@@ -156,18 +156,23 @@ func TestPortThatIsTakenIsNamed(t *testing.T) {
 	}
 }
 
-// At a gateway it connects, accepts and takes datagrams in its jail, for a guest that is the other end of a socket.
-func TestServesAGatewayInItsJail(t *testing.T) {
+// pair is the NIC of a guest at a gateway: its end, and what is the process's descriptor vnet.GuestFile.
+func pair(t *testing.T) (guest net.Conn, theirs *os.File) {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	netlab.Must(t, err)
-	theirs := os.NewFile(uintptr(fds[1]), "nic")
 	own := os.NewFile(uintptr(fds[0]), "nic")
 	defer own.Close()
-	guest, err := net.FileConn(own)
+	guest, err = net.FileConn(own)
 	netlab.Must(t, err)
-	defer guest.Close()
+	t.Cleanup(func() { guest.Close() })
 	netlab.Must(t, guest.SetDeadline(time.Now().Add(netlab.Patience)))
+	return guest, os.NewFile(uintptr(fds[1]), "nic")
+}
 
+// At a gateway it connects, accepts and takes datagrams in its jail, for a guest that is the other end of a socket.
+func TestServesAGatewayInItsJail(t *testing.T) {
+	guest, theirs := pair(t)
 	config := &gateway.Config{}
 	c := prepare(t, nil, func(c *vnet.Config) {
 		c.Links, c.Gateway = nil, config

@@ -40,7 +40,7 @@ func TestBadForwardsAreNamed(t *testing.T) {
 }
 
 func FuzzForward(f *testing.F) {
-	for _, text := range []string{"80", "8080:80/udp", "[::1]:1:2", "1.2.3.4:5:6/tcp"} {
+	for _, text := range []string{"80", "8080:80/udp", "[::1]:1:2", "1.2.3.4:5:6/tcp", "::1:2:3", "[::1%eth0]:1:2", "0:0", ":::", "1/", "::ffff:1.2.3.4:5:6"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
