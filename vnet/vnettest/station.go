@@ -67,7 +67,9 @@ func Station(t testing.TB, own Host, router netip.Addr, wire io.ReadWriter) *sta
 			if p == nil {
 				return
 			}
-			_, _ = wire.Write(p.ToView().AsSlice())
+			view := p.ToView()
+			_, _ = wire.Write(view.AsSlice())
+			view.Release()
 			p.DecRef()
 		}
 	}()
