@@ -24,7 +24,10 @@ func FuzzReply(f *testing.F) {
 			t.Fatal("there is more in the query than in its frame")
 		}
 		data := answer(frame, message)
-		if message == nil {
+		if (data == nil) != (message == nil || !q.Answerable()) {
+			t.Fatalf("%x is answered with %x", frame, data)
+		}
+		if data == nil {
 			return
 		}
 		reply := data[headerSize:]

@@ -42,8 +42,7 @@ func (b *bucket) take(now time.Duration) bool {
 // refuse writes the answer to a packet that was refused, as if from its destination, to buf: a reset or an ICMP error.
 // It returns nil for what must not be answered (RFC 1122, section 3.2.2; RFC 4443, section 2.4).
 func refuse(p *packet.Packet, frame, buf []byte) []byte {
-	if p.Destination.Multicast() || p.To.IsMulticast() || p.From.IsUnspecified() || p.Fragment.Start != 0 ||
-		(isICMP(p) && !isEcho(p)) {
+	if !p.Answerable() || p.Fragment.Start != 0 || (isICMP(p) && !isEcho(p)) {
 		return nil
 	}
 	if p.Protocol == packet.TCPProtocol {

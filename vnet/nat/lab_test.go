@@ -2,6 +2,7 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -66,7 +67,10 @@ func prepare() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	return netlink.AddrAdd(lo, addr)
+	if err := netlink.AddrAdd(lo, addr); !errors.Is(err, syscall.EEXIST) { // a fuzzer's worker is in its parent's namespace
+		return err
+	}
+	return nil
 }
 
 // guest is a machine at the gateway, with a stack of its own.
