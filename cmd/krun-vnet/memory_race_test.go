@@ -3,4 +3,4 @@
 package main
 
 // floodMemory is with the race detector, which remembers of each word who used it.
-const floodMemory = 300
+const floodMemory = 500

@@ -73,7 +73,7 @@ func TestConnectionThatTheGuestDoesNotLetEndIsReset(t *testing.T) {
 	eventually(t, "something is left in the stack", func() bool { return g.endpoints() <= before })
 }
 
-func TestConnectionWithoutABytesForLongEnds(t *testing.T) {
+func TestConnectionOnWhichNothingComesEnds(t *testing.T) {
 	g := newGuest(t, gateway.Config{}, nil)
 	g.gateway.idle = 100 * time.Millisecond
 	ended := make(chan error, 1)
