@@ -105,7 +105,11 @@ func (b *Bridge) carry(ctx context.Context, from, to *Port, judge judge,
 		case n < headerSize:
 			continue
 		}
-		verdict, answer := judge(data[headerSize:n], packet.ReadOffload(data), reply[headerSize:])
+		var left packet.Offload
+		if from.socket != nil {
+			left = packet.ReadOffload(data)
+		}
+		verdict, answer := judge(data[headerSize:n], left, reply[headerSize:])
 		switch verdict {
 		case firewall.Pass:
 			to.send(data[:n])
