@@ -8,6 +8,9 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/containerd/log"
 
 	"krun.dev/krunpod/vnet"
 )
@@ -77,6 +80,29 @@ func TestReportsAreKeptAndAProcessThatSaysOtherThingsIsKilled(t *testing.T) {
 	}
 	if _, err := os.Stat(d.traffic() + ".new"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a half written report: %v", err)
+	}
+}
+
+// Names that the guest may not know are logged as they are told of, and what is left out is counted.
+func TestWordsThatAreLeftOutAreCounted(t *testing.T) {
+	var out bytes.Buffer
+	before := log.L.Logger.Out
+	log.L.Logger.SetOutput(&out)
+	defer log.L.Logger.SetOutput(before)
+	say := (&vnetProcess{}).words("sandbox")
+	line := []byte(`{"msg": "not known", "name": "evil.example", "untold": 3}`)
+	for range wordsBurst + 7 {
+		if err := say(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(out.String(), "evil.example"); n != wordsBurst || !strings.Contains(out.String(), "otherNames=3") {
+		t.Errorf("%d lines: %s", n, out.String())
+	}
+	out.Reset()
+	time.Sleep(1100 * time.Millisecond) // the next one's time
+	if err := say(line); err != nil || !strings.Contains(out.String(), "linesLeftOut=7") {
+		t.Errorf("%s, %v", out.String(), err)
 	}
 }
 
