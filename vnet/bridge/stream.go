@@ -23,7 +23,7 @@ type stream struct {
 	net.Conn
 	reader *bufio.Reader
 	length [lengthSize]byte // of what is received; a local one would be an allocation for each frame
-	mu     sync.Mutex // holds the parts of a frame together
+	mu     sync.Mutex       // holds the parts of a frame together
 }
 
 // receive believes no length: what is not one of a frame ends the stream, since nothing tells where the next one begins.
