@@ -122,10 +122,13 @@ func TestEgressByNameInANetworkOfItsOwn(t *testing.T) {
 	if out, exit := c.run("wget -T 30 -qO- http://" + worldHost + "/"); exit == 0 {
 		t.Errorf("an address that no name has opened: %s", out)
 	}
-	if out, exit := c.run("wget -T 30 -qO- http://" + name + "/"); exit != 0 || out != "from-the-world\n" {
+	if out, exit := c.run("nslookup " + name + " " + ownGateway); exit != 0 || !strings.Contains(out, worldHost) {
 		t.Errorf("the name: exit code %d: %s", exit, out)
 	}
-	for _, refused := range []string{"wget -T 30 -qO- http://" + name + ":81/", "nslookup evil.krunpod.test " + ownGateway} {
+	if out, exit := c.run("wget -T 30 -qO- http://" + worldHost + "/"); exit != 0 || out != "from-the-world\n" {
+		t.Errorf("the name's address: exit code %d: %s", exit, out)
+	}
+	for _, refused := range []string{"wget -T 30 -qO- http://" + worldHost + ":81/", "nslookup evil.krunpod.test " + ownGateway} {
 		if out, exit := c.run(refused); exit == 0 {
 			t.Errorf("%s: %s", refused, out)
 		}
