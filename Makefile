@@ -1,6 +1,6 @@
 # Every target is one call of a script under hack/; each of those has --help.
 .DEFAULT_GOAL := help
-.PHONY: help deps build check-build image chart generate libkrun node install-node demo test unit lint check-node e2e bench conformance cluster cluster-test cluster-down clean
+.PHONY: help deps build check-build image chart generate libkrun node install-node demo test unit lint fuzz check-node e2e bench conformance cluster cluster-test cluster-down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: ## lint and the fast tests
 
 lint: ## gofmt, vet, staticcheck, shellcheck
 	@hack/lint
+
+fuzz: ## every fuzz target for FUZZTIME (10s); hack/fuzz REGEXP: some
+	@hack/fuzz
 
 check-node: ## hack/node, where the node is this machine itself, and a QEMU that freezes
 	@hack/check-node

@@ -56,7 +56,7 @@ func (b *Bridge) join(ctx context.Context, h *netlink.Handle, watch *Watch) (err
 			return err
 		}
 		p := Port{Tap: name(), Interface: ifaces[i]}
-		err := p.attach(h, link, watch)
+		err := p.attach(ctx, h, link, watch)
 		// Also after an error: leave undoes what attach got to.
 		b.Interfaces = append(b.Interfaces, p)
 		if err != nil {
@@ -68,7 +68,7 @@ func (b *Bridge) join(ctx context.Context, h *netlink.Handle, watch *Watch) (err
 
 // attach makes the tap of link and the redirects or sieves, that on link last: it takes from the namespace's own stack.
 // p.host holds what was done so far at any time.
-func (p *Port) attach(h *netlink.Handle, link netlink.Link, watch *Watch) (err error) {
+func (p *Port) attach(ctx context.Context, h *netlink.Handle, link netlink.Link, watch *Watch) (err error) {
 	p.host.Link, p.host.Name = link.Attrs().Index, link.Attrs().Name
 	if p.host.OwnQdisc, err = addClsact(h, p.host.Link); err != nil {
 		return err
@@ -85,8 +85,12 @@ func (p *Port) attach(h *netlink.Handle, link netlink.Link, watch *Watch) (err e
 	}
 	fromTap, fromLink := addRedirect, addRedirect
 	if watch != nil {
-		fromTap = func(h *netlink.Handle, tap, _ int) error { return addSieve(h, tap, nil) }
-		fromLink = func(h *netlink.Handle, link, _ int) error { return addSieve(h, link, watch.Nameservers) }
+		silent, err := pin(ctx, h, p.host.Link, watch.Nameservers)
+		if err != nil {
+			return err
+		}
+		fromTap = func(h *netlink.Handle, tap, _ int) error { return addSieve(h, tap, nil, nil) }
+		fromLink = func(h *netlink.Handle, link, _ int) error { return addSieve(h, link, watch.Nameservers, silent) }
 	}
 	if err := fromTap(h, p.host.Tap, p.host.Link); err != nil {
 		return fmt.Errorf("tap %s: %w", p.Tap, err)

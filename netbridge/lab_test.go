@@ -101,6 +101,13 @@ func (ns *testNS) state() string {
 	for _, r := range routes {
 		fmt.Fprintf(&b, "route %s\n", r)
 	}
+	neighbours, err := ns.NeighList(0, netlink.FAMILY_ALL)
+	must(ns.TB, err)
+	for _, n := range neighbours {
+		if n.State&netlink.NUD_PERMANENT != 0 {
+			fmt.Fprintf(&b, "neighbour %d %v\n", n.LinkIndex, n)
+		}
+	}
 	return b.String()
 }
 

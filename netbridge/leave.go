@@ -83,6 +83,11 @@ func (a attachment) remove(h *netlink.Handle) error {
 			errs = append(errs, fmt.Errorf("remove filter of interface %d: %w", a.Link, err))
 		}
 	}
+	if a.Link != 0 {
+		if err := unpin(h, a.Link); err != nil {
+			errs = append(errs, fmt.Errorf("interface %d: %w", a.Link, err))
+		}
+	}
 	if a.Solicitations != "" {
 		if _, err := setSysctl(routerSolicitations(a.Name), a.Solicitations); err != nil {
 			errs = append(errs, fmt.Errorf("restore router solicitations of %s: %w", a.Name, err))

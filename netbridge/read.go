@@ -60,7 +60,7 @@ func translate(link *netlink.LinkAttrs, addrs []netlink.Addr, routes []netlink.R
 	}
 	slices.SortStableFunc(iface.Routes, byReach)
 	for _, n := range neighs {
-		if n.LinkIndex == link.Index && n.State&unix.NUD_PERMANENT != 0 && n.Flags&netlink.NTF_PROXY == 0 &&
+		if n.LinkIndex == link.Index && n.State&unix.NUD_PERMANENT != 0 && n.Flags&netlink.NTF_PROXY == 0 && !isPinned(n) &&
 			len(n.HardwareAddr) == 6 && len(n.IP) != 0 && !n.IP.IsMulticast() {
 			iface.Neighbours = append(iface.Neighbours, &api.Neighbour{
 				Ip: n.IP.String(), Mac: slices.Clone(n.HardwareAddr), State: uint32(n.State),

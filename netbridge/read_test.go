@@ -117,6 +117,7 @@ func TestNeighboursTakenOver(t *testing.T) {
 		n("10.9.0.1", netlink.NUD_PERMANENT, 0),
 		n("10.9.0.3", netlink.NUD_REACHABLE, 0),
 		n("10.9.0.4", netlink.NUD_PERMANENT, netlink.NTF_PROXY),
+		n("10.9.0.5", netlink.NUD_PERMANENT, pinnedFlags),
 		n("224.0.0.1", netlink.NUD_PERMANENT, 0),
 		n("fd09::1", netlink.NUD_PERMANENT, 0),
 	})

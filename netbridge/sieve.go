@@ -15,8 +15,8 @@ import (
 // Watch has a user-space process carry the frames between CNI's interfaces and the taps, instead of a redirect: what arrives at
 // either is dropped once packet sockets have had it. So nothing passes when that process has ended.
 type Watch struct {
-	// Nameservers may answer the namespace's own stack, from which the process asks them. It hears nothing else but the answers
-	// to its own ARP and neighbour discovery: for the guest's addresses, which it has too, the guest answers.
+	// Nameservers may answer the namespace's own stack, from which the process asks them. It hears nothing else: the neighbours on the
+	// way to them are those that answered at the start, and for the guest's addresses, which it has too, the guest answers.
 	Nameservers []netip.AddrPort
 }
 
@@ -24,10 +24,10 @@ type Watch struct {
 const sieveName = "krunpod_sieve"
 
 // addSieve drops what arrives on a link, but for what the namespace's own stack needs to talk to nameservers; without any,
-// everything.
-func addSieve(h *netlink.Handle, link int, nameservers []netip.AddrPort) error {
+// everything. hops are neighbours that the stack has to ask for yet.
+func addSieve(h *netlink.Handle, link int, nameservers []netip.AddrPort, hops []netip.Addr) error {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: sieveName, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: sieve(nameservers),
+		Name: sieveName, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: sieve(nameservers, hops),
 	})
 	if err != nil {
 		return fmt.Errorf("load a program for ingress filters (BPF, CONFIG_BPF_SYSCALL): %w", err)
@@ -50,6 +50,7 @@ func addSieve(h *netlink.Handle, link int, nameservers []netip.AddrPort) error {
 const (
 	atType          = 12
 	atARPOperation  = 20
+	atARPSender     = 28
 	atIPv4Length    = 14
 	atIPv4Fragment  = 20
 	atIPv4Protocol  = 23
@@ -59,10 +60,12 @@ const (
 	atIPv6HopLimit  = 21
 	atIPv6Source    = 22
 	atIPv6Transport = 54
+	atNeighbour     = 62 // of an advertisement
 
-	// The shortest frames with all of that: ARP and UDP over IPv4, and UDP over IPv6.
-	minFrame     = 42
-	minIPv6Frame = 62
+	// The shortest frames with all of that: ARP and UDP over IPv4, UDP over IPv6, and an advertisement.
+	minFrame          = 42
+	minIPv6Frame      = 62
+	minNeighbourFrame = 78
 
 	arpReply              = 2
 	neighborAdvertisement = 136 // RFC 4861, section 4.4
@@ -71,7 +74,7 @@ const (
 
 // sieve is a program for a clsact qdisc (BPF_PROG_TYPE_SCHED_CLS with direct action): TC_ACT_OK goes on to the stack. A load
 // beyond the frame's end would end it with 0, which is that, so lengths are looked at first.
-func sieve(nameservers []netip.AddrPort) asm.Instructions {
+func sieve(nameservers []netip.AddrPort, hops []netip.Addr) asm.Instructions {
 	drop := asm.Instructions{asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_SHOT)).WithSymbol("drop"), asm.Return()}
 	if len(nameservers) == 0 {
 		return drop
@@ -85,7 +88,7 @@ func sieve(nameservers []netip.AddrPort) asm.Instructions {
 		asm.JEq.Imm(asm.R0, unix.ETH_P_IPV6, "ipv6"),
 		asm.JNE.Imm(asm.R0, unix.ETH_P_ARP, "drop"),
 		asm.LoadAbs(atARPOperation, asm.Half),
-		asm.JEq.Imm(asm.R0, arpReply, "pass"),
+		asm.JEq.Imm(asm.R0, arpReply, "hop4"),
 		asm.Ja.Label("drop"),
 
 		asm.LoadAbs(atIPv4Length, asm.Byte).WithSymbol("ipv4"),
@@ -106,9 +109,12 @@ func sieve(nameservers []netip.AddrPort) asm.Instructions {
 		asm.LoadAbs(atIPv6Transport, asm.Byte),
 		asm.JNE.Imm(asm.R0, neighborAdvertisement, "drop"),
 		asm.LoadAbs(atIPv6HopLimit, asm.Byte),
-		asm.JEq.Imm(asm.R0, 255, "pass"),
-		asm.Ja.Label("drop"),
+		asm.JNE.Imm(asm.R0, 255, "drop"),
+		asm.JLT.Imm(asm.R7, minNeighbourFrame, "drop"),
+		asm.Ja.Label("hop6"),
 	}
+	p = append(p, oneOf(hops, "hop4", netip.Addr.Is4, atARPSender)...)
+	p = append(p, oneOf(hops, "hop6", netip.Addr.Is6, atNeighbour)...)
 	p = append(p, from(nameservers, "from4", netip.Addr.Is4, atIPv4Source, atIPv4Transport)...)
 	p = append(p, from(nameservers, "from6", netip.Addr.Is6, atIPv6Source, atIPv6Transport)...)
 	p = append(p, asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_OK)).WithSymbol("pass"), asm.Return())
@@ -124,13 +130,33 @@ func from(nameservers []netip.AddrPort, label string, family func(netip.Addr) bo
 			continue
 		}
 		next := fmt.Sprintf("%s-%d", label, i)
-		for at, words := int32(0), addr.AsSlice(); len(words) > 0; at, words = at+4, words[4:] {
-			p = append(p, asm.LoadAbs(source+at, asm.Word), asm.JNE.Imm32(asm.R0, int32(binary.BigEndian.Uint32(words)), next))
-		}
+		p = append(p, isAt(addr, source, next)...)
 		p = append(p, asm.LoadAbs(port, asm.Half), asm.JEq.Imm(asm.R0, int32(ns.Port()), "pass"),
 			asm.Mov.Imm(asm.R0, 0).WithSymbol(next))
 	}
 	return append(p, asm.Ja.Label("drop"))
+}
+
+// oneOf jumps to "pass" for a frame that has one of the addresses of a family at a place, and to "drop" for others.
+func oneOf(addrs []netip.Addr, label string, family func(netip.Addr) bool, place int32) (p asm.Instructions) {
+	p = asm.Instructions{asm.Mov.Imm(asm.R0, 0).WithSymbol(label)}
+	for i, addr := range addrs {
+		if !family(addr) {
+			continue
+		}
+		next := fmt.Sprintf("%s-%d", label, i)
+		p = append(p, isAt(addr, place, next)...)
+		p = append(p, asm.Ja.Label("pass"), asm.Mov.Imm(asm.R0, 0).WithSymbol(next))
+	}
+	return append(p, asm.Ja.Label("drop"))
+}
+
+// isAt jumps to other unless the frame has an address at a place.
+func isAt(addr netip.Addr, place int32, other string) (p asm.Instructions) {
+	for words := addr.AsSlice(); len(words) > 0; place, words = place+4, words[4:] {
+		p = append(p, asm.LoadAbs(place, asm.Word), asm.JNE.Imm32(asm.R0, int32(binary.BigEndian.Uint32(words)), other))
+	}
+	return p
 }
 
 // isSieve recognises the filter of addSieve.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // soon bounds waiting for what comes, and for what must not.
@@ -25,6 +27,17 @@ func (l *lab) watched(nameservers ...string) *Bridge {
 	b, err := Join(context.Background(), l.pod.Path, w)
 	must(l, err)
 	return b
+}
+
+// tellNode lets the node know where the pod is, as the guest does when it is asked.
+func (l *lab) tellNode() {
+	l.Helper()
+	for _, ip := range []string{"10.9.0.2", "fd09::2"} {
+		must(l, l.node.NeighSet(&netlink.Neigh{
+			LinkIndex: l.node.Link("kpbr0").Attrs().Index, State: netlink.NUD_PERMANENT,
+			IP: net.ParseIP(ip), HardwareAddr: l.pod.Link("eth0").Attrs().HardwareAddr,
+		}))
+	}
 }
 
 // echo answers datagrams and connections at an address of a namespace.
@@ -104,6 +117,7 @@ func TestStackOfAWatchedPodHearsItsNameserversAlone(t *testing.T) {
 	if udp, tcp := l.reaches(l.pod, "10.9.0.1:53"); !udp || !tcp {
 		t.Fatal("the lab has no way")
 	}
+	l.tellNode()
 	l.watched("10.9.0.53:53", "[fd09::1]:53")
 	for address, want := range map[string]bool{
 		"10.9.0.53:53": true, "[fd09::1]:53": true,
@@ -117,6 +131,54 @@ func TestStackOfAWatchedPodHearsItsNameserversAlone(t *testing.T) {
 		if udp, tcp := l.reaches(l.node, address); udp || tcp {
 			t.Errorf("the stack answers the node at %s: over UDP: %t, over TCP: %t", address, udp, tcp)
 		}
+	}
+}
+
+// Another station of the link says that it is the nameserver, or the way to it: the stack, from which names are resolved, goes on
+// sending to the one that it knew at the start.
+func TestNeighboursCannotTakeTheNameserversPlace(t *testing.T) {
+	l := newLab(t)
+	l.bridgePod()
+	l.node.Addr("kpbr0", "10.9.0.53/24")
+	servers := []string{"10.9.0.53:53", "[fd09::1]:53"}
+	for _, a := range servers {
+		l.echo(l.node, a)
+	}
+	l.tellNode()
+	l.watched(servers...)
+	pod, gateway := l.pod.Link("eth0").Attrs().HardwareAddr, netip.MustParseAddr("fd09::1")
+	liar := net.HardwareAddr{2, 9, 9, 9, 9, 9}
+	wire := l.packetSocket(l.node.Link("veth0").Attrs().Index)
+	advertisement := append([]byte{136, 0, 0, 0, 0xa0, 0, 0, 0}, gateway.AsSlice()...)
+	advertisement = append(append(advertisement, 2, 1), liar...)
+	for _, address := range servers {
+		l.reaches(l.pod, address)
+	}
+	time.Sleep(1100 * time.Millisecond) // until the kernel believes another address at all (net/ipv4/arp.c, LOCKTIME)
+	for _, lie := range [][]byte{
+		arp(2, liar, netip.MustParseAddr("10.9.0.53"), pod, netip.MustParseAddr("10.9.0.2")),
+		ip6(liar, pod, gateway, netip.MustParseAddr("fd09::2"), 58, advertisement, 2),
+	} {
+		copy(lie, pod)
+		_, err := wire.Write(lie)
+		must(t, err)
+	}
+	for _, address := range servers {
+		if udp, tcp := l.reaches(l.pod, address); !udp || !tcp {
+			t.Errorf("%s: an answer over UDP: %t, over TCP: %t", address, udp, tcp)
+		}
+	}
+}
+
+// A nameserver that does not answer at the start is asked for later, and then nobody else is heard.
+func TestNameserverThatComesLaterIsHeard(t *testing.T) {
+	l := newLab(t)
+	l.bridgePod()
+	l.watched("10.9.0.53:53")
+	l.node.Addr("kpbr0", "10.9.0.53/24")
+	l.echo(l.node, "10.9.0.53:53")
+	if udp, tcp := l.reaches(l.pod, "10.9.0.53:53"); !udp && !tcp {
+		t.Error("it is not heard")
 	}
 }
 

@@ -39,8 +39,6 @@ const (
 	// vnetPatience bounds the time to the first report, and that to the end after standard input is closed.
 	vnetPatience = 30 * time.Second
 	vnetGoodbye  = 3 * time.Second
-	// maxReport bounds a line of what the process says, in bytes: a report has up to 512 names of 255.
-	maxReport = 512 << 10
 )
 
 // vnetProcess carries a pod's frames (cmd/krun-vnet). Its parser reads what the guest sends, so what it says is looked at like a
@@ -227,17 +225,32 @@ func (v *vnetProcess) reports(path string) func(line []byte) error {
 	}
 }
 
+// wordsBurst is more lines than the process has names to tell of at once (package dns), so that none of them is lost here.
+const wordsBurst = 64
+
 // words logs what the process says, which is what the guest makes it say.
 func (v *vnetProcess) words(id string) func(line []byte) error {
-	limit := rate.NewLimiter(1, 16)
+	limit := rate.NewLimiter(1, wordsBurst)
+	leftOut := 0
 	return func(line []byte) error {
 		_, _ = v.last.Write(append(line, '\n'))
 		if !limit.Allow() {
+			leftOut++
 			return nil
 		}
 		entry := log.L.WithField("sandbox", id)
-		var said struct{ Msg, Name string }
+		if leftOut > 0 {
+			entry = entry.WithField("linesLeftOut", leftOut)
+			leftOut = 0
+		}
+		var said struct {
+			Msg, Name string
+			Untold    int
+		}
 		if err := json.Unmarshal(line, &said); err == nil && said.Msg != "" {
+			if said.Untold > 0 {
+				entry = entry.WithField("otherNames", said.Untold)
+			}
 			entry.WithField("name", clip(said.Name, maxStageName*4)).Info(clip(said.Msg, maxStageName*4))
 		} else {
 			entry.Warn("krun-vnet: " + clip(string(line), tailSize))
@@ -274,7 +287,7 @@ func (l *lines) Write(p []byte) (int, error) {
 		}
 		l.rest = rest
 	}
-	if len(l.rest) > maxReport {
+	if len(l.rest) > vnet.MaxReport {
 		l.failed(errLongLine)
 		return 0, errLongLine
 	}

@@ -18,15 +18,15 @@ import (
 type Config struct {
 	// Links are the pod's interfaces, in the order of the guest's NICs.
 	Links []Link `json:"links,omitempty"`
-	// Gateway is the network of a guest without CNI's, in place of Links. The guest's end is the process's descriptor GuestFile.
+	// Gateway is the network of a guest without CNI's, in place of Links. The process's descriptor GuestFile leads to the guest.
 	Gateway *gateway.Config `json:"gateway,omitempty"`
 	// Policy holds the annotations of the pod that say what may pass (policy.Parse); without any, everything may.
 	Policy map[string]string `json:"policy,omitempty"`
 	// Nameservers are the pod's, which answer for the names in Policy; they must be those of netbridge.Watch. Those of a Gateway are the
 	// host's, and answer for all names if Policy has none.
 	Nameservers []netip.AddrPort `json:"nameservers,omitempty"`
-	// Root is an empty directory of the host that becomes the process's root (a tmpfs is mounted on it).
-	Root string `json:"root"`
+	// Root is an empty directory of the host that becomes the process's root (a tmpfs is mounted on it); Open does not need it.
+	Root string `json:"root,omitempty"`
 }
 
 // GuestFile is the number of the descriptor that leads to the NIC of a guest with a Gateway: a stream socket, on which each frame comes
@@ -55,6 +55,9 @@ func ReadConfig(r io.Reader) (*Config, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
 	}
+	if !filepath.IsAbs(c.Root) {
+		return nil, &FieldError{"root", fmt.Errorf("%q is not an absolute path", c.Root)}
+	}
 	return &c, nil
 }
 
@@ -81,6 +84,8 @@ func (c *Config) Validate() (*policy.Policy, error) {
 		}
 	case len(c.Links) == 0:
 		return nil, &FieldError{"links", errors.New("there are none")}
+	case len(c.Links) > maxLinks:
+		return nil, &FieldError{"links", fmt.Errorf("there are %d, the most is %d", len(c.Links), maxLinks)}
 	}
 	for i, l := range c.Links {
 		field := fmt.Sprintf("links[%d]", i)
@@ -95,9 +100,6 @@ func (c *Config) Validate() (*policy.Policy, error) {
 				return nil, &FieldError{field + ".addresses", errors.New("one is empty")}
 			}
 		}
-	}
-	if !filepath.IsAbs(c.Root) {
-		return nil, &FieldError{"root", fmt.Errorf("%q is not an absolute path", c.Root)}
 	}
 	for _, ns := range c.Nameservers {
 		if !ns.IsValid() || ns.Port() == 0 {

@@ -3,6 +3,7 @@ package vnet
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	"krun.dev/krunpod/vnet/dns"
@@ -98,6 +99,17 @@ const (
 	maxLinks   = 64
 	maxEntries = 1024
 )
+
+// MaxReport is more than the longest line that WriteReport writes, in bytes. The guest chooses the names in it: there are 512 of 254
+// bytes at most, each of which takes two if it is a quote (package dns takes no backslash).
+const MaxReport = 512 << 10
+
+// WriteReport writes a report as a line of JSON.
+func WriteReport(w io.Writer, r Report) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false) // six bytes for one: a guest could make a line of more than MaxReport
+	return enc.Encode(r)
+}
 
 // ReadReport reads a report that a process wrote as JSON. The process has parsed what a guest sent, and is believed no more than the
 // guest: what comes out is bounded and safe to show.

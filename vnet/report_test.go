@@ -1,10 +1,19 @@
 package vnet
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"krun.dev/krunpod/vnet/dns"
+	"krun.dev/krunpod/vnet/firewall"
+	"krun.dev/krunpod/vnet/policy"
 )
 
 func TestReportIsReadAsItWasWritten(t *testing.T) {
@@ -59,4 +68,50 @@ func FuzzReadReport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The guest chooses the names that it asks for: whatever it takes, the line of a report is one that the sandbox reads.
+func TestWorstReportIsRead(t *testing.T) {
+	for _, worst := range []string{"<", ">", "&", `"`, "'", "~", "\x7f"} {
+		openings := firewall.NewOpenings(0, nil)
+		r := dns.New(dns.Config{Names: (&policy.Policy{}).NameSet(), Openings: openings})
+		for i := range 2000 {
+			label := strings.Repeat(worst, 62)
+			name, err := dnsmessage.NewName(fmt.Sprintf("%04d%s.%s.%s.%s.", i, label[:58], label, label, label))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := dnsmessage.Message{Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+			query, err := m.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Answer(t.Context(), query)
+		}
+		v := &Vnet{openings: openings, resolver: r}
+		report := v.Report()
+		var counters firewall.Counters
+		counters.Frames, counters.Passed = math.MaxUint64, math.MaxUint64
+		for i := range counters.Dropped {
+			counters.Dropped[i] = math.MaxUint64
+		}
+		for i := range counters.Malformed {
+			counters.Malformed[i] = math.MaxUint64
+		}
+		side := sideReport(counters, math.MaxUint64, math.MaxUint64)
+		for range maxLinks {
+			report.Links = append(report.Links, LinkReport{
+				Interface: strings.Repeat("x", 15), FromGuest: side, FromNetwork: side, Connections: math.MaxInt64})
+		}
+		var line bytes.Buffer
+		if err := WriteReport(&line, report); err != nil {
+			t.Fatal(err)
+		}
+		if line.Len() > MaxReport {
+			t.Errorf("names of %s: a line of %d bytes", worst, line.Len())
+		}
+		if _, err := ReadReport(line.Bytes()); err != nil {
+			t.Error(err)
+		}
+	}
 }

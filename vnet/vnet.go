@@ -3,11 +3,9 @@ package vnet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 
 	"krun.dev/krunpod/vnet/bridge"
@@ -39,25 +37,37 @@ type Gateway interface {
 	Run(ctx context.Context) error
 }
 
-// Hooks are what a Vnet calls.
+// Hooks are what a Vnet works with besides its Config.
 type Hooks struct {
-	// Refused is told of names that the guest asked for and may not know, of each once and not too often; nil tells nobody.
-	Refused func(name string)
-	// Gateway opens the gateway of Config.Gateway: package nat, whose stack is not needed for anything else that uses a Config.
-	Gateway func(gateway.Config) (Gateway, error)
+	// Refused is told of names that the guest asked for and may not know: see dns.Config.
+	Refused func(name string, untold int) bool
+	// Guest leads to the NIC of a guest with Config.Gateway: a stream, on which each frame comes after its length. The Vnet closes it.
+	Guest net.Conn
+	// Gateway opens the gateway of Config.Gateway, with Services: package nat, whose stack is not needed for anything else that uses
+	// a Config.
+	Gateway func(gateway.Config, gateway.Services) (Gateway, error)
+	// Services answer the guest at the gateway's address, if its policy lets it connect there.
+	Services gateway.Services
 }
 
 // Open opens the interfaces in the network namespace of the calling thread, or the gateway. After an error nothing is open.
 func Open(c *Config, hooks Hooks) (_ *Vnet, err error) {
 	v := &Vnet{openings: firewall.NewOpenings(0, nil)}
-	if v.policy, err = c.Validate(); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())
+			if hooks.Guest != nil {
+				hooks.Guest.Close()
+			}
 		}
 	}()
+	if v.policy, err = c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Gateway != nil {
+		// The resolver opens addresses for the rules that the firewall has, by their indexes: both have this policy.
+		v.policy = c.Gateway.Guard(v.policy, hooks.Services)
+	}
 	names := v.policy != nil && v.policy.Names()
 	if names || c.Gateway != nil {
 		config := dns.Config{
@@ -69,7 +79,7 @@ func Open(c *Config, hooks Hooks) (_ *Vnet, err error) {
 		v.resolver = dns.New(config)
 	}
 	if c.Gateway != nil {
-		if err := v.openGateway(*c.Gateway, hooks.Gateway); err != nil {
+		if err := v.openGateway(*c.Gateway, hooks); err != nil {
 			return nil, err
 		}
 		return v, nil
@@ -109,30 +119,17 @@ func (v *Vnet) open(l Link, nameservers []netip.AddrPort) error {
 // gatewayName is what reports call the link to a gateway.
 const gatewayName = "gateway"
 
-func (v *Vnet) openGateway(c gateway.Config, open func(gateway.Config) (Gateway, error)) error {
-	guest, err := guestConn()
-	if err != nil {
+func (v *Vnet) openGateway(c gateway.Config, hooks Hooks) (err error) {
+	if hooks.Guest == nil || hooks.Gateway == nil {
+		return errors.New("open the gateway: Hooks.Guest and Hooks.Gateway are needed for Config.Gateway")
+	}
+	if v.gateway, err = hooks.Gateway(c, hooks.Services); err != nil {
+		v.gateway = nil // and no typed one
 		return err
 	}
-	g, err := open(c)
-	if err != nil {
-		return errors.Join(err, guest.Close())
-	}
-	v.gateway = g
-	return v.join(gatewayName, bridge.Stream("guest", guest), bridge.Messages(gatewayName, v.gateway), firewall.Config{
-		MAC: gateway.GuestMAC, Addresses: []netip.Addr{c.Guest().Addr()}, Policy: c.Guard(v.policy), Gateway: c.Address().Addr(),
+	return v.join(gatewayName, bridge.Stream("guest", hooks.Guest), bridge.Messages(gatewayName, v.gateway), firewall.Config{
+		MAC: gateway.GuestMAC, Addresses: []netip.Addr{c.Guest().Addr()}, Policy: v.policy, Gateway: c.Address().Addr(),
 	})
-}
-
-// guestConn is what GuestFile leads to.
-func guestConn() (net.Conn, error) {
-	f := os.NewFile(GuestFile, "guest")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("descriptor %d is to lead to the guest: %w", GuestFile, err)
-	}
-	return conn, nil
 }
 
 // join adds a link; it has the ports, also after an error.

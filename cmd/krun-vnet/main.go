@@ -12,11 +12,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime/debug"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/sandbox/jail"
 	"krun.dev/krunpod/vnet"
@@ -73,22 +72,28 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	var guest net.Conn
 	if c.Gateway != nil {
-		unix.CloseOnExec(vnet.GuestFile) // which spares it
+		if guest, err = guestConn(); err != nil {
+			return err
+		}
 	}
 	if err := jail.CloseInherited(); err != nil {
 		return err
 	}
-	names := make(chan string, maxUntold)
+	names := make(chan refusal, maxUntold)
 	go tell(names)
 	v, err := vnet.Open(c, vnet.Hooks{
-		Refused: func(name string) {
+		Refused: func(name string, untold int) bool {
 			select {
-			case names <- name:
-			default: // the report has it
+			case names <- refusal{"the policy has not the name that the pod asked for", name, untold}:
+				return true
+			default:
+				return false
 			}
 		},
-		Gateway: func(c gateway.Config) (vnet.Gateway, error) { return nat.Open(c, nil) },
+		Guest:   guest,
+		Gateway: func(c gateway.Config, s gateway.Services) (vnet.Gateway, error) { return nat.Open(c, s) },
 	})
 	if err != nil {
 		return err
@@ -116,6 +121,17 @@ func run() error {
 	return err
 }
 
+// guestConn is what vnet.GuestFile leads to.
+func guestConn() (net.Conn, error) {
+	f := os.NewFile(vnet.GuestFile, "guest")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is to lead to the guest: %w", vnet.GuestFile, err)
+	}
+	return conn, nil
+}
+
 // sockets is what is done with them once the jail is closed.
 func sockets(v *vnet.Vnet) jail.Sockets {
 	switch {
@@ -127,24 +143,30 @@ func sockets(v *vnet.Vnet) jail.Sockets {
 	return jail.NoSockets
 }
 
-// tell logs the names that come out of a channel, as lines of JSON. The resolver must not wait for who reads them.
-func tell(names <-chan string) {
+// refusal is a line of JSON about a name, and how many others there is no line about.
+type refusal struct {
+	Msg    string `json:"msg"`
+	Name   string `json:"name"`
+	Untold int    `json:"untold,omitempty"`
+}
+
+// tell logs what comes out of a channel. The resolver must not wait for who reads it.
+func tell(names <-chan refusal) {
 	enc := json.NewEncoder(os.Stderr)
-	for name := range names {
-		_ = enc.Encode(map[string]string{"msg": "the policy has not the name that the pod asked for", "name": name})
+	for r := range names {
+		_ = enc.Encode(r)
 	}
 }
 
 // report writes a line of JSON now and then, and at the end; the first one says that frames are carried.
 func report(ctx context.Context, v *vnet.Vnet) {
-	enc := json.NewEncoder(os.Stdout)
 	for {
-		if err := enc.Encode(v.Report()); err != nil {
+		if err := vnet.WriteReport(os.Stdout, v.Report()); err != nil {
 			return // nobody reads it any more: the end of standard input is near
 		}
 		select {
 		case <-ctx.Done():
-			_ = enc.Encode(v.Report())
+			_ = vnet.WriteReport(os.Stdout, v.Report())
 			return
 		case <-time.After(reportEvery):
 		}

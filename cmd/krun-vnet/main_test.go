@@ -156,18 +156,23 @@ func TestPortThatIsTakenIsNamed(t *testing.T) {
 	}
 }
 
-// At a gateway it connects, accepts and takes datagrams in its jail, for a guest that is the other end of a socket.
-func TestServesAGatewayInItsJail(t *testing.T) {
+// pair is the NIC of a guest at a gateway: its end, and what is the process's descriptor vnet.GuestFile.
+func pair(t *testing.T) (guest net.Conn, theirs *os.File) {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	netlab.Must(t, err)
-	theirs := os.NewFile(uintptr(fds[1]), "nic")
 	own := os.NewFile(uintptr(fds[0]), "nic")
 	defer own.Close()
-	guest, err := net.FileConn(own)
+	guest, err = net.FileConn(own)
 	netlab.Must(t, err)
-	defer guest.Close()
+	t.Cleanup(func() { guest.Close() })
 	netlab.Must(t, guest.SetDeadline(time.Now().Add(netlab.Patience)))
+	return guest, os.NewFile(uintptr(fds[1]), "nic")
+}
 
+// At a gateway it connects, accepts and takes datagrams in its jail, for a guest that is the other end of a socket.
+func TestServesAGatewayInItsJail(t *testing.T) {
+	guest, theirs := pair(t)
 	config := &gateway.Config{}
 	c := prepare(t, nil, func(c *vnet.Config) {
 		c.Links, c.Gateway = nil, config
@@ -245,34 +250,52 @@ func TestServesAGatewayInItsJail(t *testing.T) {
 
 // Once it carries frames it has nothing: what proc(5) says of each of its threads.
 func TestHasNoRights(t *testing.T) {
-	for _, annotations := range []map[string]string{nil, {policy.AnnotationEgressAllow: "api.example.org:443"}} {
-		c := start(t, annotations, func(c *vnet.Config) {
-			c.Nameservers = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(netlab.Node4), 53)}
-		})
-		c.report()
-		dir := fmt.Sprintf("/proc/%d/", c.cmd.Process.Pid)
-		threads, err := os.ReadDir(dir + "task")
-		netlab.Must(t, err)
-		for _, thread := range threads {
-			status, err := os.ReadFile(dir + "task/" + thread.Name() + "/status")
-			netlab.Must(t, err)
-			for _, line := range []string{
-				"\nUid:\t65534\t65534\t65534\t65534\n", "\nGid:\t65534\t65534\t65534\t65534\n", "\nGroups:\t \n", "\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n",
-				"\nCapInh:\t0000000000000000\n", "\nCapPrm:\t0000000000000000\n", "\nCapEff:\t0000000000000000\n", "\nCapAmb:\t0000000000000000\n", "\nCapBnd:\t0000000000000000\n",
-			} {
-				if !strings.Contains(string(status), line) {
-					t.Errorf("thread %s has not %q: %s", thread.Name(), line, status)
-				}
+	nameserver := func(c *vnet.Config) {
+		c.Nameservers = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(netlab.Node4), 53)}
+	}
+	for name, begin := range map[string]func(*testing.T) *child{
+		"without a policy": func(t *testing.T) *child { return start(t, nil, nameserver) },
+		"with names": func(t *testing.T) *child {
+			return start(t, map[string]string{policy.AnnotationEgressAllow: "api.example.org:443"}, nameserver)
+		},
+		"at a gateway": func(t *testing.T) *child {
+			_, theirs := pair(t)
+			defer theirs.Close()
+			c := prepare(t, nil, nameserver, func(c *vnet.Config) { c.Links, c.Gateway = nil, &gateway.Config{} })
+			c.cmd.ExtraFiles = []*os.File{theirs}
+			c.run()
+			return c
+		},
+	} {
+		t.Run(name, func(t *testing.T) { begin(t).hasNoRights() })
+	}
+}
+
+func (c *child) hasNoRights() {
+	c.Helper()
+	c.report()
+	dir := fmt.Sprintf("/proc/%d/", c.cmd.Process.Pid)
+	threads, err := os.ReadDir(dir + "task")
+	netlab.Must(c, err)
+	for _, thread := range threads {
+		status, err := os.ReadFile(dir + "task/" + thread.Name() + "/status")
+		netlab.Must(c, err)
+		for _, line := range []string{
+			"\nUid:\t65534\t65534\t65534\t65534\n", "\nGid:\t65534\t65534\t65534\t65534\n", "\nGroups:\t \n", "\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n",
+			"\nCapInh:\t0000000000000000\n", "\nCapPrm:\t0000000000000000\n", "\nCapEff:\t0000000000000000\n", "\nCapAmb:\t0000000000000000\n", "\nCapBnd:\t0000000000000000\n",
+		} {
+			if !strings.Contains(string(status), line) {
+				c.Errorf("thread %s has not %q: %s", thread.Name(), line, status)
 			}
 		}
-		entries, err := os.ReadDir(dir + "root")
-		if err != nil || len(entries) != 1 || entries[0].Name() != "proc" {
-			t.Errorf("its root holds %v, %v", entries, err)
-		}
-		mounts, err := os.ReadFile(dir + "mounts")
-		if err != nil || strings.Count(string(mounts), "\n") != 2 || !strings.Contains(string(mounts), " / tmpfs ro,") {
-			t.Errorf("its mounts are %s, %v", mounts, err)
-		}
+	}
+	entries, err := os.ReadDir(dir + "root")
+	if err != nil || len(entries) != 1 || entries[0].Name() != "proc" {
+		c.Errorf("its root holds %v, %v", entries, err)
+	}
+	mounts, err := os.ReadFile(dir + "mounts")
+	if err != nil || strings.Count(string(mounts), "\n") != 2 || !strings.Contains(string(mounts), " / tmpfs ro,") {
+		c.Errorf("its mounts are %s, %v", mounts, err)
 	}
 }
 

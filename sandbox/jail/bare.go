@@ -87,8 +87,10 @@ func bareCalls(sockets Sockets) []rule {
 			unix.SYS_CONNECT, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME})...)
 		families := []masked{{mask: exact, value: unix.AF_INET}, {mask: exact, value: unix.AF_INET6}}
 		kinds := []masked{{mask: 0xf, value: unix.SOCK_STREAM}, {mask: 0xf, value: unix.SOCK_DGRAM}}
+		// No other of the same kinds: MPTCP, SCTP, pings.
+		protocols := []masked{{mask: exact, value: 0}, {mask: exact, value: unix.IPPROTO_TCP}, {mask: exact, value: unix.IPPROTO_UDP}}
 		rules = append(rules, rule{number: unix.SYS_SOCKET, conditions: []condition{
-			{arg: 0, alternatives: families}, {arg: 1, alternatives: kinds}}})
+			{arg: 0, alternatives: families}, {arg: 1, alternatives: kinds}, {arg: 2, alternatives: protocols}}})
 	}
 	if sockets == Serve {
 		// Datagrams of a socket that many send to, and the end of one direction.

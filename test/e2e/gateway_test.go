@@ -50,13 +50,7 @@ func (t *ctrTask) run(script string) (string, uint32) {
 func TestContainerWithANetworkOfItsOwn(t *testing.T) {
 	n := newNode(t)
 	n.world(80)
-	resolv := filepath.Join(t.TempDir(), "resolv.conf")
-	if err := os.WriteFile(resolv, []byte("nameserver "+worldDNS+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	// The host's nameservers are those of a file in the place of its own.
-	c := n.alone("gateway", map[string]string{"krun.dev/network": "vnet", "krun.dev/forward": forwardAt + ":8080"},
-		oci.WithMounts([]specs.Mount{{Destination: "/etc/resolv.conf", Type: "bind", Source: resolv, Options: []string{"rbind", "ro"}}}))
+	c := n.alone("gateway", map[string]string{"krun.dev/network": "vnet", "krun.dev/forward": forwardAt + ":8080"}, hostResolver(t))
 	for script, want := range map[string]string{
 		"wget -qO- http://" + worldHost + "/":                                  "from-the-world\n",
 		"ip -4 -o addr show eth0":                                              ownGuest + "/24",
@@ -118,6 +112,41 @@ func TestPolicyHoldsInANetworkOfItsOwn(t *testing.T) {
 	if out, _ := c.run("cat /etc/resolv.conf"); !strings.Contains(out, "nameserver "+ownGateway+"\n") {
 		t.Errorf("its nameserver is %s", out)
 	}
+}
+
+func TestEgressByNameInANetworkOfItsOwn(t *testing.T) {
+	n := newNode(t)
+	n.world(80, 81)
+	name := strings.TrimSuffix(worldName, ".")
+	c := n.alone("named", map[string]string{"krun.dev/egress-allow": name + ":80"}, hostResolver(t))
+	// Without a timeout: the image's wget crashes with one.
+	refused := func(port, why string) {
+		t.Helper()
+		if out, exit := c.run("wget -qO- http://" + worldHost + ":" + port + "/"); exit == 0 || !strings.Contains(out, "Connection refused") {
+			t.Errorf("%s: exit code %d: %s", why, exit, out)
+		}
+	}
+	refused("80", "an address that no name has opened")
+	if out, exit := c.run("nslookup " + name + " " + ownGateway); exit != 0 || !strings.Contains(out, worldHost) {
+		t.Errorf("the name: exit code %d: %s", exit, out)
+	}
+	if out, exit := c.run("wget -qO- http://" + worldHost + "/"); exit != 0 || out != "from-the-world\n" {
+		t.Errorf("the name's address: exit code %d: %s", exit, out)
+	}
+	refused("81", "another port of the name's address")
+	if out, exit := c.run("nslookup evil.krunpod.test " + ownGateway); exit == 0 || !strings.Contains(out, "NXDOMAIN") {
+		t.Errorf("another name: exit code %d: %s", exit, out)
+	}
+}
+
+// hostResolver puts a file in the place of the host's resolv.conf, with the world's nameserver: the container's name comes from there.
+func hostResolver(t *testing.T) oci.SpecOpts {
+	t.Helper()
+	resolv := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver "+worldDNS+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return oci.WithMounts([]specs.Mount{{Destination: "/etc/resolv.conf", Type: "bind", Source: resolv, Options: []string{"rbind", "ro"}}})
 }
 
 func TestForwardToATakenPortIsNamed(t *testing.T) {

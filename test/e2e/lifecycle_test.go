@@ -215,9 +215,11 @@ func TestVMThatDiesTakesItsContainersAlong(t *testing.T) {
 	}
 }
 
-func TestShimThatDiesLeavesNothing(t *testing.T) {
-	n := newNode(t)
-	p := n.pod()
+func TestShimThatDiesLeavesNothing(t *testing.T) { eachWay(t, testShimThatDiesLeavesNothing) }
+
+func testShimThatDiesLeavesNothing(n *node, way func(*runtime.PodSandboxConfig)) {
+	t := n.T
+	p := n.pod(way)
 	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
 	st, err := sandbox.LoadState(sandbox.Dir("/run/krunpod", "k8s.io", p.ID))
 	if err != nil {

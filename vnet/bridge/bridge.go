@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/vnet/firewall"
+	"krun.dev/krunpod/vnet/packet"
 )
 
 // Config says what is joined.
@@ -77,9 +78,12 @@ func (b *Bridge) Run(parent context.Context) error {
 	return nil
 }
 
+// judge is one of the two of a Firewall.
+type judge func(frame []byte, left packet.Offload, buf []byte) (firewall.Verdict, []byte)
+
 // carry reads the frames of one port and does what the firewall says. It owns the buffers, and allocates nothing for a
 // frame that passes or is refused.
-func (b *Bridge) carry(ctx context.Context, from, to *Port, judge func(frame, buf []byte) (firewall.Verdict, []byte),
+func (b *Bridge) carry(ctx context.Context, from, to *Port, judge judge,
 	queries *sync.WaitGroup) error {
 	data := make([]byte, headerSize+maxFrame)
 	// The header of an answer says that nothing is left to do, and stays zero.
@@ -101,7 +105,11 @@ func (b *Bridge) carry(ctx context.Context, from, to *Port, judge func(frame, bu
 		case n < headerSize:
 			continue
 		}
-		verdict, answer := judge(data[headerSize:n], reply[headerSize:])
+		var left packet.Offload
+		if from.socket != nil {
+			left = packet.ReadOffload(data)
+		}
+		verdict, answer := judge(data[headerSize:n], left, reply[headerSize:])
 		switch verdict {
 		case firewall.Pass:
 			to.send(data[:n])

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -246,6 +247,44 @@ func TestFramesOfAnotherNetworkOrStationDoNotLeave(t *testing.T) {
 		if buf[0] != 0x33 { // the guest's kernel speaks to groups of IPv6 unasked
 			t.Errorf("on the wire: %x", buf[:n])
 		}
+	}
+}
+
+// The guest's kernel may leave any checksum to the device: one whose field is the port would be written after the verdict.
+func TestAnOffloadThatChangesWhatWasJudgedDoesNotLeave(t *testing.T) {
+	l := newLab(t)
+	b := l.join("")
+	me := vnettest.Host{MAC: packet.MAC(l.MAC), Addr: netip.MustParseAddr(netlab.Guest4)}
+	node := vnettest.Host{MAC: packet.MAC(l.Node.Link("veth0").Attrs().HardwareAddr), Addr: netip.MustParseAddr(netlab.Node4)}
+	wire, out := l.raw(l.Node, "veth0"), l.raw(l.Guest, "eth0")
+	raw, err := out.SyscallConn()
+	netlab.Must(t, err)
+	netlab.Must(t, raw.Control(func(fd uintptr) {
+		netlab.Must(t, unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
+	}))
+	send := func(payload string, field uint16) {
+		const udpHeader = 34
+		header := []byte{unix.VIRTIO_NET_HDR_F_NEEDS_CSUM, 0, 0, 0, 0, 0}
+		header = binary.NativeEndian.AppendUint16(header, udpHeader)
+		header = binary.NativeEndian.AppendUint16(header, field)
+		_, err := out.Write(append(header, vnettest.IP(t, me, node, vnettest.UDP(1000, 2000), vnettest.Data(payload))...))
+		netlab.Must(t, err)
+	}
+	send("over the port", 2)
+	send("as it should be", 6) // the last
+	buf := make([]byte, 2000)
+	for {
+		n, err := wire.Read(buf)
+		netlab.Must(t, err)
+		if bytes.HasSuffix(buf[:n], []byte("as it should be")) {
+			break
+		}
+		if bytes.HasSuffix(buf[:n], []byte("over the port")) {
+			t.Errorf("on the wire: %x", buf[:n])
+		}
+	}
+	if n := b.Stats().Firewall.FromGuest.Malformed[packet.BadOffload]; n != 1 {
+		t.Errorf("%d frames are counted", n)
 	}
 }
 

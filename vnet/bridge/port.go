@@ -6,12 +6,14 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+
+	"krun.dev/krunpod/vnet/packet"
 )
 
 const (
 	// headerSize is that of struct virtio_net_hdr (linux/virtio_net.h), which tells of a frame's offloads. Every frame has one before
 	// it here; only an interface says something in it.
-	headerSize = 10
+	headerSize = packet.OffloadSize
 	// maxFrame is the largest one that the kernel hands over: a packet of 64 KiB with its Ethernet header and a tag.
 	maxFrame = 1<<16 + 18
 )

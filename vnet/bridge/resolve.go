@@ -49,7 +49,7 @@ func payload(frame []byte) []byte {
 // answer is the frame, with its header, that takes message back to where query came from.
 func answer(query, message []byte) []byte {
 	var p packet.Packet
-	if message == nil || packet.Parse(query, &p) != packet.WellFormed {
+	if message == nil || packet.Parse(query, &p) != packet.WellFormed || !p.Answerable() {
 		return nil
 	}
 	size := header.UDPMinimumSize + len(message)

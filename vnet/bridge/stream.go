@@ -22,16 +22,16 @@ func Stream(name string, conn net.Conn) *Port {
 type stream struct {
 	net.Conn
 	reader *bufio.Reader
-	mu     sync.Mutex // holds the parts of a frame together
+	length [lengthSize]byte // of what is received; a local one would be an allocation for each frame
+	mu     sync.Mutex       // holds the parts of a frame together
 }
 
 // receive believes no length: what is not one of a frame ends the stream, since nothing tells where the next one begins.
 func (s *stream) receive(data []byte) (int, error) {
-	var length [lengthSize]byte
-	if _, err := io.ReadFull(s.reader, length[:]); err != nil {
+	if _, err := io.ReadFull(s.reader, s.length[:]); err != nil {
 		return 0, ended(err)
 	}
-	n := binary.BigEndian.Uint32(length[:])
+	n := binary.BigEndian.Uint32(s.length[:])
 	if n == 0 || n > uint32(len(data)-headerSize) {
 		return 0, fmt.Errorf("a frame of %d bytes", n)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"krun.dev/krunpod/vnet/policy"
 )
 
 const (
@@ -142,6 +144,9 @@ func address(r dnsmessage.Resource) (netip.Addr, bool) {
 // reachable reports whether a name may stand for an address. On the link are a cloud's metadata (169.254.169.254) and
 // other hosts of the node's network, which whoever answers for a name could otherwise open; a rule can, by address.
 func reachable(a netip.Addr) bool {
+	if inner, ok := policy.Embedded(a); ok {
+		a = inner
+	}
 	return !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }

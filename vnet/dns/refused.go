@@ -18,7 +18,7 @@ const (
 
 // refusals are the names that were refused, each told of once.
 type refusals struct {
-	tell  func(name string)
+	tell  func(name string, untold int) bool
 	limit *rate.Limiter
 
 	mu    sync.Mutex
@@ -26,33 +26,25 @@ type refusals struct {
 	told  map[string]bool
 }
 
-func newRefusals(tell func(string)) *refusals {
+func newRefusals(tell func(string, int) bool) *refusals {
 	return &refusals{
 		tell: tell, limit: rate.NewLimiter(rate.Every(tellEvery), tellBurst),
 		times: map[string]uint64{}, told: map[string]bool{},
 	}
 }
 
+// add counts a refusal and tells of the name, if that was not done: a name that came too soon after others has its turn when it comes
+// again.
 func (r *refusals) add(name string) {
-	if r.count(name) && r.tell != nil {
-		r.tell(name)
-	}
-}
-
-// count counts a refusal and reports whether it is to be told of: a name that came too soon after others is when it
-// comes again.
-func (r *refusals) count(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.times[name]; !ok && len(r.times) == maxRefused {
-		return false
+		return
 	}
 	r.times[name]++
-	if r.told[name] || !r.limit.Allow() {
-		return false
+	if r.tell != nil && !r.told[name] && r.limit.Allow() && r.tell(name, len(r.times)-len(r.told)-1) {
+		r.told[name] = true
 	}
-	r.told[name] = true
-	return true
 }
 
 func (r *refusals) list() map[string]uint64 {

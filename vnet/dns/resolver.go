@@ -49,8 +49,9 @@ type Config struct {
 	Names    *policy.NameSet
 	Openings Opener
 	Upstream Upstream
-	// Refused is told of a refused name once, and not too often; nil tells nobody.
-	Refused func(name string)
+	// Refused is told of a refused name, not too often, until it reports that it has taken it, and of how many others it was not told
+	// yet. It must not wait; nil tells nobody.
+	Refused func(name string, untold int) bool
 }
 
 // Resolver answers queries. It may be used by several goroutines.

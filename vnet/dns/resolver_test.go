@@ -174,12 +174,19 @@ func (o *openings) Open(addr netip.Addr, rules []int, d time.Duration) bool {
 type told struct {
 	mu    sync.Mutex
 	names []string
+	// untold is the last number of others; deaf takes no name.
+	untold int
+	deaf   bool
 }
 
-func (t *told) add(name string) {
+func (t *told) add(name string, untold int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.names = append(t.names, name)
+	if t.deaf {
+		return false
+	}
+	t.names, t.untold = append(t.names, name), untold
+	return true
 }
 
 func (t *told) list() []string {
@@ -424,7 +431,9 @@ func TestTimesHaveAFloorAndABound(t *testing.T) {
 func TestANameCannotOpenWhatIsOnTheNode(t *testing.T) {
 	l := newLab(t, "api.example.org")
 	bad := []string{"127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255"}
-	bad6 := []string{"::1", "fe80::1", "::", "ff02::1", "::ffff:192.0.2.1"}
+	bad6 := []string{"::1", "fe80::1", "::", "ff02::1", "::ffff:192.0.2.1",
+		// Which stand for some of those above.
+		"64:ff9b::169.254.169.254", "64:ff9b:1::127.0.0.1", "2002:7f00:1::1", "2002:a9fe:a9fe::"}
 	for _, a := range append(bad, "192.0.2.1") {
 		l.server.know("api.example.org.", recordA("api.example.org.", a, 60))
 	}
@@ -686,6 +695,25 @@ func TestRefusedNamesAreBounded(t *testing.T) {
 	}
 	if n := l.Stats().Refused; n != 3*maxRefused {
 		t.Errorf("%d counted", n)
+	}
+}
+
+// A name counts as told when it was: until then it is told of when it comes again, and the others that were not are counted.
+func TestNameThatWasNotTakenIsToldOfAgain(t *testing.T) {
+	l := newLab(t, "api.example.org")
+	ask := func(name string) { l.Answer(t.Context(), query1(t, name, dnsmessage.TypeA, 0)) }
+	l.told.deaf = true
+	ask("a.evil.example.")
+	ask("b.evil.example.")
+	l.told.deaf = false
+	ask("c.evil.example.")
+	if l.told.untold != 2 {
+		t.Errorf("%d others are said not to be told of", l.told.untold)
+	}
+	ask("a.evil.example.")
+	ask("a.evil.example.")
+	if got := l.told.list(); !slices.Equal(got, []string{"c.evil.example", "a.evil.example"}) || l.told.untold != 1 {
+		t.Errorf("told of %q, and not of %d others", got, l.told.untold)
 	}
 }
 

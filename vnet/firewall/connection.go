@@ -102,11 +102,16 @@ func (f *Firewall) begin(d policy.Direction, p *packet.Packet, key flow, now tim
 		}
 		class = opening
 	}
-	if d == policy.Egress && f.names {
-		if p.Protocol == packet.UDPProtocol && p.ToPort == portDNS && !p.Fragment.Split() {
+	if f.names {
+		if d == policy.Egress && p.Protocol == packet.UDPProtocol && p.ToPort == portDNS && !p.Fragment.Split() {
 			return query
 		}
-		if p.ToPort == portDNS || p.ToPort == portDNSOverTLS {
+		// Nor from such a port: whoever sends as a nameserver would have opened it for the guest's queries, as answers.
+		port := p.ToPort
+		if d == policy.Ingress {
+			port = p.FromPort
+		}
+		if port == portDNS || port == portDNSOverTLS {
 			return OtherDNS
 		}
 	}

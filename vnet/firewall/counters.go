@@ -16,7 +16,8 @@ const (
 	SpoofedMAC      // from the guest with a hardware address that is not its own, or from elsewhere with the guest's
 	SpoofedAddress  // the same of an address
 	NotAddressed    // for another station
-	Forged          // ARP or neighbour discovery that says where another's address is, or a router's message of the guest
+	Forged          // a message of the link that says where another's address is, or leaves the link, or holds more than it needs
+	LinkFlood       // more messages of the link than a station has a use for
 	Redirect        // an ICMP redirect: routes do not change behind the policy
 	Unsolicited     // an answer without a question, or an error about nothing that was sent
 	OtherICMP       // a message of ICMP that no rule can be about
@@ -31,7 +32,7 @@ const Causes = int(causes)
 
 var causeNames = [Causes]string{
 	"passed", "query", "refused", "other way of DNS", "table full", "spoofed hardware address", "spoofed address",
-	"for another station", "forged", "redirect", "unsolicited", "other ICMP", "fragment without its first",
+	"for another station", "forged", "too many messages of the link", "redirect", "unsolicited", "other ICMP", "fragment without its first",
 	"overlapping fragment", "for the resolver",
 }
 

@@ -64,6 +64,9 @@ type Firewall struct {
 	mu          sync.Mutex
 	connections *table[flow, connection]
 	sides       [2]side
+	// neighbours are stations that are known to be on the link.
+	neighbours *table[netip.Addr, struct{}]
+	claims     bucket
 }
 
 // side is what the firewall keeps for the frames from one side; the guest's is that of policy.Egress.
@@ -104,7 +107,10 @@ func New(c Config) (*Firewall, error) {
 		most = DefaultConnections
 	}
 	f.connections = newTable[flow, connection](most, timeouts, lasting)
+	f.neighbours = newTable[netip.Addr, struct{}](maxNeighbours, []time.Duration{neighbourTimeout}, 1)
+	f.claims.rate = claimRate
 	for i := range f.sides {
+		f.sides[i].refusals.rate = refusalRate
 		f.sides[i].fragments = newTable[fragmented, int](maxFragmented, []time.Duration{fragmentTimeout}, 1)
 	}
 	return f, nil
@@ -120,24 +126,28 @@ func linkLocal(m packet.MAC) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
 }
 
-// FromGuest judges a frame of the guest. An answer is written to buf, which has room for MaxAnswer bytes, and is the
-// part of it that is returned; with any other verdict nothing is.
-func (f *Firewall) FromGuest(frame, buf []byte) (Verdict, []byte) {
-	return f.judge(policy.Egress, frame, buf)
+// FromGuest judges a frame of the guest, with what is left to do with it. An answer is written to buf, which has room for MaxAnswer
+// bytes, and is the part of it that is returned; with any other verdict nothing is.
+func (f *Firewall) FromGuest(frame []byte, left packet.Offload, buf []byte) (Verdict, []byte) {
+	return f.judge(policy.Egress, frame, left, buf)
 }
 
 // FromNetwork judges a frame of the pod's network; see FromGuest.
-func (f *Firewall) FromNetwork(frame, buf []byte) (Verdict, []byte) {
-	return f.judge(policy.Ingress, frame, buf)
+func (f *Firewall) FromNetwork(frame []byte, left packet.Offload, buf []byte) (Verdict, []byte) {
+	return f.judge(policy.Ingress, frame, left, buf)
 }
 
-func (f *Firewall) judge(d policy.Direction, frame, buf []byte) (Verdict, []byte) {
+func (f *Firewall) judge(d policy.Direction, frame []byte, left packet.Offload, buf []byte) (Verdict, []byte) {
 	now := f.clock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := &f.sides[d]
 	s.counters.Frames++
-	if reason := packet.Parse(frame, &s.packet); reason != packet.WellFormed {
+	reason := packet.Parse(frame, &s.packet)
+	if reason == packet.WellFormed {
+		reason = s.packet.CheckOffload(left, len(frame))
+	}
+	if reason != packet.WellFormed {
 		s.counters.Malformed[reason]++
 		return Drop, nil
 	}
@@ -168,7 +178,7 @@ func (f *Firewall) pass(d policy.Direction, p *packet.Packet, now time.Duration)
 		return cause
 	}
 	if p.Kind == packet.KindARP || linkMessage(p) {
-		return f.checkLink(d, p)
+		return f.checkLink(d, p, now)
 	}
 	if f.leases(d, p) {
 		return passed

@@ -3,6 +3,7 @@ package firewall
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,8 +49,14 @@ func newWall(t testing.TB, rules string, change ...func(*Config)) *wall {
 }
 
 // out and in judge a frame of the guest, and one of the network.
-func (w *wall) out(frame []byte) Verdict { v, _ := w.FromGuest(frame, w.buf[:]); return v }
-func (w *wall) in(frame []byte) Verdict  { v, _ := w.FromNetwork(frame, w.buf[:]); return v }
+func (w *wall) out(frame []byte) Verdict {
+	v, _ := w.FromGuest(frame, packet.Offload{}, w.buf[:])
+	return v
+}
+func (w *wall) in(frame []byte) Verdict {
+	v, _ := w.FromNetwork(frame, packet.Offload{}, w.buf[:])
+	return v
+}
 
 func (w *wall) want(got, want Verdict, what string, args ...any) {
 	w.Helper()
@@ -298,8 +305,10 @@ func TestTheGuestSpeaksAsItselfOnly(t *testing.T) {
 	strange := func(h Host) Host { return Host{MAC: stranger, Addr: h.Addr} }
 	nobody := netip.IPv4Unspecified()
 	self := netip.MustParseAddr("fe80::ff:fe00:10") // of Guest6.MAC
-	group := Host{MAC: packet.MAC{0x33, 0x33, 0, 0, 0, 1}, Addr: netip.MustParseAddr("ff02::1")}
+	all, routers := groupOf(allNodes), groupOf(allRouters)
+	askGuest, askPeer := groupOf(packet.SolicitedNode(Guest6.Addr)), groupOf(packet.SolicitedNode(Peer6.Addr))
 	fresh := Host{MAC: Guest6.MAC, Addr: netip.IPv6Unspecified()}
+	sol, adv := packet.ICMPv6NeighborSol, packet.ICMPv6NeighborAdv
 	for what, c := range map[string]struct {
 		frame []byte
 		want  Cause
@@ -310,24 +319,57 @@ func TestTheGuestSpeaksAsItselfOnly(t *testing.T) {
 		"UDP from nobody":                   {IP(t, Guest4.At("0.0.0.0"), Peer4, UDP(68, 67)), SpoofedAddress},
 		"ARP request":                       {ARP(t, Guest4.MAC, packet.ARPRequest, Guest4, Peer4), passed},
 		"ARP probe":                         {ARP(t, Guest4.MAC, packet.ARPRequest, Host{MAC: Guest4.MAC, Addr: nobody}, Guest4), passed},
+		"ARP probe of another's address":    {ARP(t, Guest4.MAC, packet.ARPRequest, Host{MAC: Guest4.MAC, Addr: nobody}, Peer4), Forged},
+		"ARP reply as nobody":               {ARP(t, Guest4.MAC, packet.ARPReply, Host{MAC: Guest4.MAC, Addr: nobody}, Guest4), Forged},
+		"ARP with padding":                  {append(ARP(t, Guest4.MAC, packet.ARPRequest, Guest4, Peer4), make([]byte, 18)...), passed},
+		"ARP with too much of it":           {append(ARP(t, Guest4.MAC, packet.ARPRequest, Guest4, Peer4), make([]byte, 19)...), Forged},
+		"ARP with a message after it":       {append(ARP(t, Guest4.MAC, packet.ARPRequest, Guest4, Peer4), "secret"...), Forged},
 		"ARP for the gateway's address":     {ARP(t, Guest4.MAC, packet.ARPReply, Guest4.At("10.9.0.1"), Peer4), SpoofedAddress},
 		"ARP with another hardware address": {ARP(t, Guest4.MAC, packet.ARPReply, strange(Guest4), Peer4), Forged},
 		"ARP in a frame of another":         {ARP(t, stranger, packet.ARPReply, Guest4, Peer4), SpoofedMAC},
-		"neighbour solicitation":            {ND(t, Guest6, Peer6, packet.ICMPv6NeighborSol, Peer6.Addr, Guest6.MAC), passed},
-		"… from the link-local address":     {ND(t, Guest6.At(self.String()), group, packet.ICMPv6NeighborSol, Peer6.Addr, Guest6.MAC), passed},
-		"… for a duplicate":                 {ND(t, fresh, group, packet.ICMPv6NeighborSol, Guest6.Addr, packet.MAC{}), passed},
-		"… with another hardware address":   {ND(t, Guest6, Peer6, packet.ICMPv6NeighborSol, Peer6.Addr, stranger), Forged},
-		"… from another address":            {ND(t, Guest6.At("fd00::3"), Peer6, packet.ICMPv6NeighborSol, Peer6.Addr, Guest6.MAC), SpoofedAddress},
-		"neighbour advertisement":           {ND(t, Guest6, group, packet.ICMPv6NeighborAdv, Guest6.Addr, Guest6.MAC), passed},
-		"… for the gateway's address":       {ND(t, Guest6, group, packet.ICMPv6NeighborAdv, Peer6.Addr, Guest6.MAC), Forged},
-		"… with another's hardware address": {ND(t, Guest6, group, packet.ICMPv6NeighborAdv, Guest6.Addr, stranger), Forged},
-		"router solicitation":               {ND(t, Guest6, group, packet.ICMPv6RouterSolicit, netip.Addr{}, Guest6.MAC), passed},
-		"router advertisement":              {ND(t, Guest6, group, packet.ICMPv6RouterAdvert, netip.Addr{}, Guest6.MAC), Forged},
-		"redirect":                          {ND(t, Guest6, group, packet.ICMPv6Redirect, Peer6.Addr, Guest6.MAC), Redirect},
-		"link-local address of another":     {ND(t, Guest6.At("fe80::1"), group, packet.ICMPv6NeighborSol, Peer6.Addr, Guest6.MAC), SpoofedAddress},
-		"listener report to one station":    {listenerTo(t, Peer6), Forged},
-		"listener report":                   {listenerTo(t, group), passed},
-		"listener report beyond the link":   {IP(t, Guest6, Peer6, listener(packet.ICMPv6ListenerV2)...), Forged},
+		"neighbour solicitation":            {ND(t, Guest6, askPeer, sol, Peer6.Addr, Guest6.MAC), passed},
+		"… of who may be anywhere":          {ND(t, Guest6, Peer6, sol, Peer6.Addr, Guest6.MAC), Forged},
+		"… of a link-local neighbour":       {ND(t, Guest6, Peer6.At("fe80::1"), sol, netip.MustParseAddr("fe80::1"), Guest6.MAC), passed},
+		"… to another than it is about":     {ND(t, Guest6, Peer6.At("fe80::1"), sol, Peer6.Addr, Guest6.MAC), Forged},
+		"… to another's group":              {ND(t, Guest6, askGuest, sol, netip.MustParseAddr("fd00::3"), Guest6.MAC), Forged},
+		"… with a nonce":                    {ndWith(t, askPeer, sol, Peer6.Addr, 14, 1, 1, 2, 3, 4, 5, 6), passed},
+		"… with another option":             {ndWith(t, askPeer, sol, Peer6.Addr, 253, 1, 's', 'e', 'c', 'r', 'e', 't'), Forged},
+		"… with a long option":              {ndWith(t, askPeer, sol, Peer6.Addr, 14, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14), Forged},
+		"… with two nonces":                 {ndWith(t, askPeer, sol, Peer6.Addr, 14, 1, 1, 2, 3, 4, 5, 6, 14, 1, 1, 2, 3, 4, 5, 6), Forged},
+		"… in reserved bits":                {reserved(ND(t, Guest6, askPeer, sol, Peer6.Addr, Guest6.MAC)), Forged},
+		"… with a message after it":         {append(ND(t, Guest6, askPeer, sol, Peer6.Addr, Guest6.MAC), "secret"...), Forged},
+		"… from the link-local address":     {ND(t, Guest6.At(self.String()), askPeer, sol, Peer6.Addr, Guest6.MAC), passed},
+		"… for a duplicate":                 {ND(t, fresh, askGuest, sol, Guest6.Addr, packet.MAC{}), passed},
+		"… for a duplicate of its own":      {ND(t, fresh, groupOf(packet.SolicitedNode(self)), sol, self, packet.MAC{}), passed},
+		"… for another's duplicate":         {ND(t, fresh, askPeer, sol, Peer6.Addr, packet.MAC{}), Forged},
+		"… with another hardware address":   {ND(t, Guest6, askPeer, sol, Peer6.Addr, stranger), Forged},
+		"… from another address":            {ND(t, Guest6.At("fd00::3"), askPeer, sol, Peer6.Addr, Guest6.MAC), SpoofedAddress},
+		"neighbour advertisement":           {ND(t, Guest6, all, adv, Guest6.Addr, Guest6.MAC), passed},
+		"… to who may be anywhere":          {ND(t, Guest6, Peer6, adv, Guest6.Addr, Guest6.MAC), Forged},
+		"… to a link-local neighbour":       {ND(t, Guest6, Peer6.At("fe80::1"), adv, Guest6.Addr, Guest6.MAC), passed},
+		"… to another group":                {ND(t, Guest6, groupOf(netip.MustParseAddr("ff0e::1")), adv, Guest6.Addr, Guest6.MAC), Forged},
+		"… with reserved bits":              {reserved(ND(t, Guest6, all, adv, Guest6.Addr, Guest6.MAC)), Forged},
+		"… for the gateway's address":       {ND(t, Guest6, all, adv, Peer6.Addr, Guest6.MAC), Forged},
+		"… with another's hardware address": {ND(t, Guest6, all, adv, Guest6.Addr, stranger), Forged},
+		"router solicitation":               {ND(t, Guest6, routers, packet.ICMPv6RouterSolicit, netip.Addr{}, Guest6.MAC), passed},
+		"… to one station":                  {ND(t, Guest6, Peer6, packet.ICMPv6RouterSolicit, netip.Addr{}, Guest6.MAC), Forged},
+		"… with a message in it":            {ndWith(t, routers, packet.ICMPv6RouterSolicit, netip.Addr{}, 253, 1, 's', 'e', 'c', 'r', 'e', 't'), Forged},
+		"router advertisement":              {ND(t, Guest6, all, packet.ICMPv6RouterAdvert, netip.Addr{}, Guest6.MAC), Forged},
+		"redirect":                          {ND(t, Guest6, Peer6, packet.ICMPv6Redirect, Peer6.Addr, Guest6.MAC), Redirect},
+		"link-local address of another":     {ND(t, Guest6.At("fe80::1"), askPeer, sol, Peer6.Addr, Guest6.MAC), SpoofedAddress},
+		"listener report to one station":    {listenerTo(t, Peer6, packet.ICMPv6ListenerV2, record), Forged},
+		"listener report":                   {listenerTo(t, groupOf(allReports), packet.ICMPv6ListenerV2, record), passed},
+		"… of two groups and a source":      {listenerTo(t, groupOf(allReports), packet.ICMPv6ListenerV2, record, sourced), passed},
+		"… reported to another group":       {listenerTo(t, all, packet.ICMPv6ListenerV2, record), Forged},
+		"… with auxiliary data":             {listenerTo(t, groupOf(allReports), packet.ICMPv6ListenerV2, auxiliary), Forged},
+		"… with a message after its record": {listenerTo(t, groupOf(allReports), packet.ICMPv6ListenerV2, record+"secret"), Forged},
+		"… about no group":                  {listenerTo(t, groupOf(allReports), packet.ICMPv6ListenerV2, strings.Repeat("\x00", 20)), Forged},
+		"… of version 1":                    {listenerTo(t, groupOf(packet.SolicitedNode(Guest6.Addr)), packet.ICMPv6ListenerReport), passed},
+		"… of version 1 to another group":   {listenerTo(t, all, packet.ICMPv6ListenerReport), Forged},
+		"… of version 1 and a message":      {listenerTo(t, groupOf(packet.SolicitedNode(Guest6.Addr)), packet.ICMPv6ListenerReport, "secret"), Forged},
+		"listener's end":                    {listenerTo(t, routers, packet.ICMPv6ListenerDone), passed},
+		"listener's query":                  {listenerTo(t, all, packet.ICMPv6ListenerQuery), Forged},
+		"listener report beyond the link":   {IP(t, Guest6, groupOf(allReports), listener(packet.ICMPv6ListenerV2, record)...), Forged},
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWall(t, "")
@@ -341,17 +383,95 @@ func TestTheGuestSpeaksAsItselfOnly(t *testing.T) {
 	}
 }
 
-func listener(kind uint8) []gopacket.SerializableLayer {
+// groupOf is an IPv6 group as a host to send to: RFC 2464, section 7.
+func groupOf(a netip.Addr) Host {
+	b := a.As16()
+	return Host{MAC: packet.MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}, Addr: a}
+}
+
+// ndWith is neighbour discovery of the guest with its hardware address and, after it, options.
+func ndWith(t *testing.T, to Host, kind uint8, target netip.Addr, options ...byte) []byte {
+	f := append(ND(t, Guest6, to, kind, target, Guest6.MAC), options...)
+	f[19] += byte(len(options)) // the length of IPv6's payload
+	return f
+}
+
+// reserved sets a reserved bit of neighbour discovery: the last of four bytes after its checksum.
+func reserved(f []byte) []byte {
+	f[14+40+7] = 1
+	return f
+}
+
+// Records of a listener's report, version 2: RFC 3810, section 5.2.4. The second has a source, the third auxiliary data.
+var (
+	record    = "\x04\x00\x00\x00" + string(allNodes.AsSlice())
+	sourced   = "\x05\x00\x00\x01" + string(allNodes.AsSlice()) + string(Peer6.Addr.AsSlice())
+	auxiliary = "\x04\x01\x00\x00" + string(allNodes.AsSlice()) + "text"
+)
+
+// listener is a message of multicast listener discovery: of version 2 with records, of version 1 about the guest's group.
+func listener(kind uint8, records ...string) []gopacket.SerializableLayer {
+	body := string(make([]byte, 4)) + string(packet.SolicitedNode(Guest6.Addr).AsSlice())
+	if kind == packet.ICMPv6ListenerV2 {
+		body = string([]byte{0, 0, 0, byte(len(records))})
+	}
 	return []gopacket.SerializableLayer{
-		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}, gopacket.Payload(make([]byte, 20)),
+		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}, Data(body + strings.Join(records, "")),
 	}
 }
 
-func listenerTo(t *testing.T, to Host) []byte {
+func listenerTo(t *testing.T, to Host, kind uint8, records ...string) []byte {
 	ip := IPv6(Guest6, to)
 	ip.HopLimit, ip.NextHeader = 1, layers.IPProtocolICMPv6
 	parts := []gopacket.SerializableLayer{Ethernet(Guest6, to, layers.EthernetTypeIPv6), ip}
-	return Frame(t, append(parts, listener(packet.ICMPv6ListenerV2)...)...)
+	return Frame(t, append(parts, listener(kind, records...)...)...)
+}
+
+// A kernel asks a neighbour that it knows by its own address, and answers who asked: both are on the link.
+func TestKnownNeighboursAreAskedAndAnsweredByTheirAddress(t *testing.T) {
+	ask := ND(t, Guest6, Peer6, packet.ICMPv6NeighborSol, Peer6.Addr, Guest6.MAC)
+	answer := ND(t, Guest6, Peer6, packet.ICMPv6NeighborAdv, Guest6.Addr, Guest6.MAC)
+	for what, heard := range map[string][]byte{
+		"a question":                  ND(t, Peer6, groupOf(packet.SolicitedNode(Guest6.Addr)), packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC),
+		"an answer":                   ND(t, Peer6, Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC),
+		"an answer from another own":  ND(t, Peer6.At("fe80::7"), Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC),
+		"a router's advertisement of": ND(t, Peer6, groupOf(allNodes), packet.ICMPv6RouterAdvert, netip.Addr{}, Peer6.MAC),
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWall(t, "default egress deny; default ingress deny")
+			w.want(w.out(ask), Drop, "a stranger is asked")
+			w.want(w.in(heard), Pass, "%s", what)
+			w.want(w.out(ask), Pass, "a neighbour is asked")
+			w.want(w.out(answer), Pass, "a neighbour is answered")
+			w.now += neighbourTimeout
+			w.want(w.out(ask), Drop, "one that was not heard of for long")
+		})
+	}
+	w := newWall(t, "")
+	w.want(w.in(IP(t, Peer6, Guest6, UDP(1, 2))), Pass, "a packet that may have come over a router")
+	w.want(w.out(ask), Drop, "its sender is asked")
+	for i := range 2 * maxNeighbours {
+		from := Peer6
+		from.Addr = netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), byte(i)})
+		w.in(ND(t, from, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC))
+	}
+	if n := len(w.neighbours.slots); n > maxNeighbours {
+		t.Errorf("%d neighbours are remembered", n)
+	}
+}
+
+func TestAGuestFloodsTheLinkInVain(t *testing.T) {
+	w := newWall(t, "")
+	ask := ARP(t, Guest4.MAC, packet.ARPRequest, Guest4, Peer4)
+	for range 3 * claimRate {
+		w.out(ask)
+	}
+	if n := w.Stats().FromGuest; n.Passed != claimRate || n.Dropped[LinkFlood] != 2*claimRate {
+		t.Errorf("%d passed, %v", n.Passed, w.causes())
+	}
+	w.now += time.Second / 2
+	w.want(w.out(ask), Pass, "later")
+	w.want(w.in(ARP(t, Peer4.MAC, packet.ARPRequest, Peer4, Guest4)), Pass, "the network's")
 }
 
 func TestNobodySpeaksAsTheGuest(t *testing.T) {
@@ -492,8 +612,13 @@ func TestDNSHasOneWay(t *testing.T) {
 		query := Fragments(t, IP(t, guest, peer, UDP(5000, 53), Data("0123456789abcdef")), 1, 16)
 		w.want(w.out(query[0]), Answer, "DNS in fragments")
 		w.want(w.out(query[1]), Drop, "its rest")
-		w.want(w.in(IP(t, peer, guest, UDP(53, 5000))), Pass, "a client at port 53")
-		w.want(w.out(IP(t, guest, peer, UDP(5000, 53))), Pass, "its answer")
+		for _, port := range []uint16{53, 853} {
+			w.want(w.in(IP(t, peer, guest, UDP(port, 5000))), Answer, "who opens the port from outside")
+			w.want(w.in(IP(t, peer, guest, TCP(port, 5000, "S"))), Answer, "… with TCP")
+			w.want(w.out(IP(t, guest, peer, TCP(5000, port, "SA"))), Drop, "its answer")
+		}
+		w.want(w.out(IP(t, guest, peer, UDP(5000, 853))), Answer, "a query as an answer")
+		w.want(w.out(IP(t, guest, peer, UDP(5000, 53))), Resolve, "… and at port 53")
 	})
 }
 

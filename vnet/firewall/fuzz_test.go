@@ -2,6 +2,8 @@ package firewall
 
 import (
 	"encoding/binary"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -31,9 +33,20 @@ func FuzzFirewall(f *testing.F) {
 	}
 	f.Add(row(ARP(f, Guest4.MAC, packet.ARPReply, Guest4, Peer4),
 		ND(f, Peer6, Guest6, packet.ICMPv6NeighborAdv, Peer6.Addr, Peer6.MAC)))
+	for _, kind := range []uint8{packet.ICMPv6NeighborSol, packet.ICMPv6NeighborAdv, packet.ICMPv6RouterSolicit} {
+		f.Add(row(ND(f, Guest6, Peer6, kind, Guest6.Addr, Guest6.MAC), ND(f, Peer6, Guest6, packet.ICMPv6NeighborSol, Guest6.Addr, Peer6.MAC),
+			ND(f, Guest6, Peer6, kind, Peer6.Addr, Guest6.MAC)))
+	}
+	f.Add(row(ND(f, Guest6.At("::"), groupOf(packet.SolicitedNode(Guest6.Addr)), packet.ICMPv6NeighborSol, Guest6.Addr, packet.MAC{})))
+	f.Add(row(IP(f, Guest4, Peer4, UDP(68, 67)), IP(f, Peer4, Guest4, UDP(53, 9)), IP(f, Guest4, Peer4, UDP(9, 53))))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		w := newWall(t, "allow egress any 443; allow egress api.example.org; deny ingress tcp any 22",
-			func(c *Config) { c.MaxConnections = 8 })
+		// Peer4 is a nameserver and, for a part of the inputs, the guest's gateway.
+		w := newWall(t, "allow egress any 443; allow egress api.example.org; deny ingress tcp any 22", func(c *Config) {
+			c.MaxConnections, c.Nameservers = 8, []netip.AddrPort{netip.AddrPortFrom(Peer4.Addr, 53), netip.AddrPortFrom(Peer6.Addr, 53)}
+			if len(data)%2 == 1 {
+				c.Gateway = Peer4.Addr
+			}
+		})
 		for len(data) >= 3 {
 			size, how := int(binary.BigEndian.Uint16(data)), data[2]
 			frame := data[3:]
@@ -53,7 +66,7 @@ func FuzzFirewall(f *testing.F) {
 }
 
 func (w *wall) checkGuest(frame []byte) {
-	verdict, answer := w.FromGuest(frame, w.buf[:])
+	verdict, answer := w.FromGuest(frame, packet.Offload{}, w.buf[:])
 	var p packet.Packet
 	reason := packet.Parse(frame, &p)
 	if verdict != Drop && (reason != packet.WellFormed || p.Source != Guest4.MAC) {
@@ -66,11 +79,34 @@ func (w *wall) checkGuest(frame []byte) {
 		p.Fragment.Start == 0 && p.ToPort != 443 {
 		w.Fatalf("a SYN to port %d passed", p.ToPort)
 	}
+	if verdict == Pass {
+		w.checkStays(&p)
+	}
 	w.checkAnswer(verdict, answer, &p)
 }
 
+// checkStays wants a message of the link that passed to be about the guest, or to stay on the link.
+func (w *wall) checkStays(p *packet.Packet) {
+	onLink := p.To.IsMulticast() || p.To.IsLinkLocalUnicast() || w.near(p.To, w.now)
+	switch {
+	case p.Kind == packet.KindARP:
+		if p.From.IsUnspecified() && !w.owns(p.To) {
+			w.Fatalf("the guest probes %v", p.To)
+		}
+	case linkMessage(p):
+		if !onLink || !p.Neighbour.Plain {
+			w.Fatalf("a message of the link to %v passed: %+v", p.To, p.Neighbour)
+		}
+		if (p.ICMP.Type == packet.ICMPv6NeighborAdv || p.From.IsUnspecified() && p.ICMP.Type == packet.ICMPv6NeighborSol) && !w.owns(p.Neighbour.Target) {
+			w.Fatalf("the guest says something of %v", p.Neighbour.Target)
+		}
+	case p.Fragment.Start == 0 && (p.ToPort == portDNS || p.ToPort == portDNSOverTLS):
+		w.Fatalf("a packet to port %d passed", p.ToPort)
+	}
+}
+
 func (w *wall) checkNetwork(frame []byte) {
-	verdict, answer := w.FromNetwork(frame, w.buf[:])
+	verdict, answer := w.FromNetwork(frame, packet.Offload{}, w.buf[:])
 	var p packet.Packet
 	reason := packet.Parse(frame, &p)
 	if verdict == Resolve || (verdict != Drop && (reason != packet.WellFormed || p.Source == Guest4.MAC || w.owns(p.From))) {
@@ -78,6 +114,9 @@ func (w *wall) checkNetwork(frame []byte) {
 	}
 	if verdict == Pass && p.Protocol == packet.TCPProtocol && p.ToPort == 22 && p.TCP.Has(packet.SYN) && !p.TCP.Has(packet.ACK) {
 		w.Fatal("a SYN to a denied port passed")
+	}
+	if verdict == Pass && p.Fragment.Start == 0 && slices.Contains(w.nameservers, netip.AddrPortFrom(p.From, p.FromPort)) {
+		w.Fatalf("what a nameserver sent passed")
 	}
 	w.checkAnswer(verdict, answer, &p)
 }

@@ -2,6 +2,9 @@ package firewall
 
 import (
 	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"krun.dev/krunpod/vnet/packet"
 	"krun.dev/krunpod/vnet/policy"
@@ -64,44 +67,99 @@ func linkMessage(p *packet.Packet) bool {
 	}
 }
 
+// Groups of the link: RFC 4291 section 2.7.1, RFC 3810 section 5.2.14.
+var (
+	allNodes   = netip.MustParseAddr("ff02::1")
+	allRouters = netip.MustParseAddr("ff02::2")
+	allReports = netip.MustParseAddr("ff02::16")
+)
+
+// Bounds on messages of the link: those of the guest in a second, and at once, and the neighbours of IPv6 that are remembered, and
+// for how long. A busy station asks a handful of neighbours, and a kernel asks each of them again within minutes of its use.
+const (
+	claimRate        = 256
+	maxNeighbours    = 1024
+	neighbourTimeout = 24 * time.Hour
+)
+
 // checkLink judges ARP and what linkMessage is about.
-func (f *Firewall) checkLink(d policy.Direction, p *packet.Packet) Cause {
+func (f *Firewall) checkLink(d policy.Direction, p *packet.Packet, now time.Duration) Cause {
 	if p.Kind == packet.KindIPv6 && p.ICMP.Type == packet.ICMPv6Redirect {
 		return Redirect
 	}
 	if d == policy.Egress {
-		return f.checkClaim(p)
+		cause := f.checkClaim(p, now)
+		if cause == passed && !f.claims.take(now) {
+			return LinkFlood
+		}
+		return cause
 	}
 	// Nobody else may say where the guest's addresses are, or speak as them.
 	if f.owns(p.From) || (p.Neighbour.Type == uint16(packet.ICMPv6NeighborAdv) && f.owns(p.Neighbour.Target)) {
 		return Forged
 	}
+	f.meet(p, now)
 	return passed
 }
 
-// checkClaim judges what the guest says of itself to its neighbours. A station that does not have its address yet
-// speaks as nobody: RFC 5227, RFC 4862.
-func (f *Firewall) checkClaim(p *packet.Packet) Cause {
-	if !f.owns(p.From) && !p.From.IsUnspecified() {
+// meet remembers the sender of neighbour discovery from the network. Its hop limit, which package packet has looked at, says that no
+// router has sent it on: so the sender is on the link.
+func (f *Firewall) meet(p *packet.Packet, now time.Duration) {
+	if p.Kind != packet.KindIPv6 || p.HopLimit != header.NDPHopLimit {
+		return
+	}
+	list := []netip.Addr{p.From, p.Neighbour.Target}
+	if p.Neighbour.Type != uint16(packet.ICMPv6NeighborAdv) {
+		list = list[:1]
+	}
+	for _, a := range list {
+		if s := f.neighbours.get(a, now); s != nil {
+			f.neighbours.move(s, 0, now)
+		} else if a.IsGlobalUnicast() {
+			f.neighbours.add(a, struct{}{}, 0, now)
+		}
+	}
+}
+
+// near reports whether a is on the link, as far as is known.
+func (f *Firewall) near(a netip.Addr, now time.Duration) bool {
+	return a.IsLinkLocalUnicast() || f.neighbours.get(a, now) != nil
+}
+
+// checkClaim judges what the guest says of itself to its neighbours, and what it asks them. No rule is about it, so it must have
+// room for nothing else and stay on the link: a router sends on whatever is not for a group of the link.
+func (f *Firewall) checkClaim(p *packet.Packet, now time.Duration) Cause {
+	n := &p.Neighbour
+	// A station that does not have its address yet speaks as nobody: RFC 5227, RFC 4862.
+	fresh := p.From.IsUnspecified()
+	if !f.owns(p.From) && !fresh {
 		return SpoofedAddress
 	}
-	if p.Neighbour.HasMAC && p.Neighbour.MAC != f.mac {
+	if (n.HasMAC && n.MAC != f.mac) || !n.Plain {
 		return Forged
 	}
-	if p.Kind == packet.KindARP {
-		return passed
+	ok := false
+	switch {
+	case p.Kind == packet.KindARP:
+		// Who probes an address of another makes it believe that it has a rival: RFC 5227, section 2.4.
+		ok = !fresh || (n.Type == packet.ARPRequest && f.owns(p.To))
+	case p.ICMP.Type == packet.ICMPv6RouterSolicit:
+		ok = p.To == allRouters
+	case p.ICMP.Type == packet.ICMPv6NeighborSol:
+		ok = (!fresh || f.owns(n.Target)) && // a probe, RFC 4862 section 5.4.3
+			(p.To == packet.SolicitedNode(n.Target) || (p.To == n.Target && f.near(p.To, now)))
+	case p.ICMP.Type == packet.ICMPv6NeighborAdv:
+		ok = f.owns(n.Target) && (p.To == allNodes || f.near(p.To, now))
+	case p.HopLimit != 1: // RFC 3810 section 5: within the link
+	case p.ICMP.Type == packet.ICMPv6ListenerReport:
+		ok = p.To == n.Target
+	case p.ICMP.Type == packet.ICMPv6ListenerDone:
+		ok = p.To == allRouters
+	case p.ICMP.Type == packet.ICMPv6ListenerV2:
+		ok = p.To == allReports
 	}
-	switch p.ICMP.Type {
-	case packet.ICMPv6RouterAdvert, packet.ICMPv6ListenerQuery:
+	if !ok {
 		return Forged
-	case packet.ICMPv6NeighborAdv:
-		if !f.owns(p.Neighbour.Target) {
-			return Forged
-		}
-	case packet.ICMPv6ListenerReport, packet.ICMPv6ListenerDone, packet.ICMPv6ListenerV2:
-		if !p.To.IsMulticast() || p.HopLimit != 1 {
-			return Forged // RFC 3810 section 5: within the link
-		}
 	}
 	return passed
 }

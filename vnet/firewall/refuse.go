@@ -16,26 +16,23 @@ const MaxAnswer = packet.MaxReplyHeaders + header.ICMPv6MinimumSize + maxQuoted
 // of it (RFC 1812, section 4.3.2.3).
 const maxQuoted = 512
 
-// refusals a second, and at once, from each side: beyond it senders find out by waiting.
-const (
-	refusalRate  = 512
-	refusalBurst = 512
-)
+// refusalRate is how many refusals are told of in a second, and at once, to each side: beyond it senders find out by waiting.
+const refusalRate = 512
 
-// bucket holds tokens: one for each refusal.
+// bucket holds tokens: rate of them, and as many come back in a second.
 type bucket struct {
-	spent  int // of the burst
-	refill time.Duration
+	rate, spent int
+	refill      time.Duration
 }
 
 // take reports whether there was a token.
 func (b *bucket) take(now time.Duration) bool {
-	idle := min(now-b.refill, time.Second*refusalBurst/refusalRate)
-	if back := int(idle * refusalRate / time.Second); back > 0 {
+	idle := min(now-b.refill, time.Second)
+	if back := int(idle * time.Duration(b.rate) / time.Second); back > 0 {
 		b.spent = max(0, b.spent-back)
 		b.refill = now
 	}
-	if b.spent == refusalBurst {
+	if b.spent == b.rate {
 		return false
 	}
 	b.spent++
@@ -45,8 +42,7 @@ func (b *bucket) take(now time.Duration) bool {
 // refuse writes the answer to a packet that was refused, as if from its destination, to buf: a reset or an ICMP error.
 // It returns nil for what must not be answered (RFC 1122, section 3.2.2; RFC 4443, section 2.4).
 func refuse(p *packet.Packet, frame, buf []byte) []byte {
-	if p.Destination.Multicast() || p.To.IsMulticast() || p.From.IsUnspecified() || p.Fragment.Start != 0 ||
-		(isICMP(p) && !isEcho(p)) {
+	if !p.Answerable() || p.Fragment.Start != 0 || (isICMP(p) && !isEcho(p)) {
 		return nil
 	}
 	if p.Protocol == packet.TCPProtocol {

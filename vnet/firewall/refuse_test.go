@@ -15,7 +15,7 @@ import (
 // answer is the answer to a frame that must be refused, read by gopacket with its checksums verified.
 func (w *wall) answer(frame []byte) gopacket.Packet {
 	w.Helper()
-	verdict, raw := w.FromGuest(frame, w.buf[:])
+	verdict, raw := w.FromGuest(frame, packet.Offload{}, w.buf[:])
 	if verdict != Answer {
 		w.Fatalf("verdict %d: %v", verdict, w.causes())
 	}
@@ -124,14 +124,14 @@ func TestRefusalsAreLimited(t *testing.T) {
 		}
 		return answered
 	}
-	if n := answers(2 * refusalBurst); n != refusalBurst {
-		t.Errorf("%d answers at once, want %d", n, refusalBurst)
+	if n := answers(2 * refusalRate); n != refusalRate {
+		t.Errorf("%d answers at once, want %d", n, refusalRate)
 	}
 	w.now += time.Second / 2
-	if n := answers(refusalBurst); n != refusalRate/2 {
+	if n := answers(refusalRate); n != refusalRate/2 {
 		t.Errorf("%d answers after half a second, want %d", n, refusalRate/2)
 	}
-	if c := w.Stats().FromGuest; c.Dropped[Refused] != 3*refusalBurst {
+	if c := w.Stats().FromGuest; c.Dropped[Refused] != 3*refusalRate {
 		t.Errorf("%d counted as refused", c.Dropped[Refused])
 	}
 }

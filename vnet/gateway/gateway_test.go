@@ -40,7 +40,7 @@ func TestBadForwardsAreNamed(t *testing.T) {
 }
 
 func FuzzForward(f *testing.F) {
-	for _, text := range []string{"80", "8080:80/udp", "[::1]:1:2", "1.2.3.4:5:6/tcp"} {
+	for _, text := range []string{"80", "8080:80/udp", "[::1]:1:2", "1.2.3.4:5:6/tcp", "::1:2:3", "[::1%eth0]:1:2", "0:0", ":::", "1/", "::ffff:1.2.3.4:5:6"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -132,7 +132,7 @@ func TestGuardHoldsWhateverThePolicySays(t *testing.T) {
 	} {
 		to := netip.MustParseAddr(tc.to)
 		for p, want := range map[*policy.Policy]bool{nil: tc.open, all: tc.open, none: tc.mid} {
-			if got := c.Guard(p, 80).Decide(policy.Egress, tc.protocol, to, tc.port) == policy.Allow; got != want {
+			if got := c.Guard(p, Services{80: nil}).Decide(policy.Egress, tc.protocol, to, tc.port) == policy.Allow; got != want {
 				t.Errorf("protocol %d to %s port %d: %v, want %v with\n%v", tc.protocol, to, tc.port, got, want, p)
 			}
 		}

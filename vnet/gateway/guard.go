@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	"krun.dev/krunpod/vnet/packet"
 	"krun.dev/krunpod/vnet/policy"
@@ -19,9 +21,9 @@ var shut = []netip.Prefix{
 
 const portDNS = 53
 
-// Guard is a policy for a guest on the network: p, nil for none, within what any guest may do there. services are TCP ports of the
-// gateway at which somebody answers the guest. Of the gateway the guest reaches those, DNS, if p allows them, and ICMP.
-func (c *Config) Guard(p *policy.Policy, services ...uint16) *policy.Policy {
+// Guard is a policy for a guest on the network: p, nil for none, within what any guest may do there. Of the gateway the guest reaches
+// services and DNS, if p allows them, and ICMP. It has rules before those of p: whoever names a rule by its index means one of it.
+func (c *Config) Guard(p *policy.Policy, services Services) *policy.Policy {
 	if p == nil {
 		p = &policy.Policy{Default: [2]policy.Action{policy.Allow, policy.Allow}}
 	}
@@ -42,7 +44,7 @@ func (c *Config) Guard(p *policy.Policy, services ...uint16) *policy.Policy {
 	if p.Decide(policy.Egress, packet.UDPProtocol, gateway, portDNS) == policy.Allow {
 		rules = append(rules, rule(policy.Allow, policy.UDP, own, portDNS))
 	}
-	for _, port := range services {
+	for _, port := range slices.Sorted(maps.Keys(services)) {
 		if p.Decide(policy.Egress, packet.TCPProtocol, gateway, port) == policy.Allow {
 			rules = append(rules, rule(policy.Allow, policy.TCP, own, port))
 		}

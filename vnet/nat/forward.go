@@ -56,7 +56,7 @@ func (c *connections) run(g *Gateway) {
 			time.Sleep(pause)
 			continue
 		}
-		give, ok := g.connections.take()
+		give, ok := g.inward.connections.take()
 		if !ok {
 			reset(in)
 			continue
@@ -68,7 +68,7 @@ func (c *connections) run(g *Gateway) {
 				reset(in) // as the guest, or its silence, refused it
 				return
 			}
-			g.join(in, guest)
+			g.join(guest, in)
 		}()
 	}
 }
@@ -110,7 +110,7 @@ func (d *datagrams) session(g *Gateway, from netip.AddrPort) net.Conn {
 	if to := d.peers[from]; to != nil {
 		return to
 	}
-	give, ok := g.sessions.take()
+	give, ok := g.inward.sessions.take()
 	if !ok {
 		return nil
 	}

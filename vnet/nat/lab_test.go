@@ -2,6 +2,7 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,19 +13,13 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
-	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"krun.dev/krunpod/vnet/gateway"
+	"krun.dev/krunpod/vnet/vnettest"
 )
 
 const (
@@ -72,7 +67,10 @@ func prepare() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	return netlink.AddrAdd(lo, addr)
+	if err := netlink.AddrAdd(lo, addr); !errors.Is(err, syscall.EEXIST) { // a fuzzer's worker is in its parent's namespace
+		return err
+	}
+	return nil
 }
 
 // guest is a machine at the gateway, with a stack of its own.
@@ -84,52 +82,15 @@ type guest struct {
 }
 
 // newGuest runs a gateway with a guest until the test's end.
-func newGuest(t testing.TB, c gateway.Config, services map[uint16]Service) *guest {
+func newGuest(t testing.TB, c gateway.Config, services gateway.Services) *guest {
 	t.Helper()
 	g, err := Open(c, services)
 	must(t, err)
-	link := channel.New(maxQueue, gateway.MTU+header.EthernetMinimumSize, tcpip.LinkAddress(gateway.GuestMAC[:]))
-	s := stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
-	})
-	for _, err := range []tcpip.Error{
-		s.CreateNIC(nic, ethernet.New(link)),
-		s.AddProtocolAddress(nic, tcpip.ProtocolAddress{
-			Protocol:          ipv4.ProtocolNumber,
-			AddressWithPrefix: tcpip.AddrFromSlice(c.Guest().Addr().AsSlice()).WithPrefix(),
-		}, stack.AddressProperties{}),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, Gateway: tcpip.AddrFromSlice(c.Address().Addr().AsSlice()), NIC: nic}})
+	own := vnettest.Host{MAC: gateway.GuestMAC, Addr: c.Guest().Addr()}
+	s := vnettest.Station(t, own, c.Address().Addr(), g)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
-	go func() {
-		frame := make([]byte, 1<<16)
-		for {
-			n, err := g.Read(frame)
-			if err != nil {
-				return
-			}
-			p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame[:n])})
-			link.InjectInbound(0, p)
-			p.DecRef()
-		}
-	}()
-	go func() {
-		for {
-			p := link.ReadContext(ctx)
-			if p == nil {
-				return
-			}
-			_, _ = g.Write(p.ToView().AsSlice())
-			p.DecRef()
-		}
-	}()
 	t.Cleanup(func() {
 		cancel()
 		select {
@@ -140,7 +101,6 @@ func newGuest(t testing.TB, c gateway.Config, services map[uint16]Service) *gues
 		case <-time.After(patience):
 			t.Error("the gateway does not end")
 		}
-		s.Close()
 	})
 	return &guest{TB: t, Stack: s, gateway: g, config: c}
 }

@@ -18,7 +18,7 @@ func TestClosedGatewayLeavesNothingRunning(t *testing.T) {
 		at := freePort(t)
 		c := gateway.Config{Forwards: []gateway.Forward{{Protocol: "tcp", Listen: at, Guest: 80}, {Protocol: "udp", Listen: at, Guest: 80}}}
 		t.Run("", func(t *testing.T) {
-			g := newGuest(t, c, map[uint16]Service{80: func(conn net.Conn) { conn.Close() }})
+			g := newGuest(t, c, gateway.Services{80: func(conn net.Conn) { conn.Close() }})
 			served := listen(t, world+":0", func(conn net.Conn) { conn.Read(make([]byte, 1)) })
 			_, err := g.dial(served)
 			must(t, err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -29,17 +30,10 @@ const (
 	nic = 1
 	// maxQueue is how many frames wait for the guest; what comes beyond is lost, and TCP sends it again.
 	maxQueue = 512
-	// maxConnections and maxSessions are those of TCP and UDP in both directions together. Each has a socket of the host; of one more
-	// the guest, or who connects to it, is refused.
-	maxConnections = 512
-	maxSessions    = 256
 	// windowSize bounds each of the two buffers of a connection to the guest, in bytes.
 	windowSize    = 128 << 10
 	windowDefault = 64 << 10
 )
-
-// Service answers a connection of the guest to a TCP port of the gateway, and closes it.
-type Service func(net.Conn)
 
 // Gateway is the gateway of one network. Each Read is a frame for the guest, each Write is one of the guest.
 type Gateway struct {
@@ -50,7 +44,10 @@ type Gateway struct {
 	services []service
 	leases   *gonet.UDPConn
 
-	connections, sessions slots
+	// outward is what the guest begins, inward what comes through forwards.
+	outward, inward budget
+	// idle is idleTimeout, but in tests.
+	idle time.Duration
 
 	// running ends with Close; what Run has started ends with it.
 	running context.Context
@@ -59,30 +56,20 @@ type Gateway struct {
 }
 
 type service struct {
-	listener *gonet.TCPListener
-	answer   Service
+	listener *listener
+	answer   gateway.Service
 }
 
-// slots is how many of something there may be at a time.
-type slots chan struct{}
-
-// take takes a slot, if there is one, and returns what gives it back.
-func (s slots) take() (give func(), ok bool) {
-	select {
-	case s <- struct{}{}:
-		return func() { <-s }, true
-	default:
-		return nil, false
-	}
-}
-
-// Open makes a gateway and listens on the ports of the host that are forwarded. services are those at the gateway's own address, by
-// TCP port. After an error nothing is open.
-func Open(c gateway.Config, services map[uint16]Service) (_ *Gateway, err error) {
+// Open makes a gateway and listens on the ports of the host that are forwarded. services answer at the gateway's own
+// address. After an error nothing is open.
+func Open(c gateway.Config, services gateway.Services) (_ *Gateway, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{config: c, connections: make(slots, maxConnections), sessions: make(slots, maxSessions)}
+	g := &Gateway{
+		config: c, outward: newBudget(maxConnections, maxSessions), inward: newBudget(maxForwarded, maxForwardedPeers),
+		idle: idleTimeout,
+	}
 	g.running, g.cancel = context.WithCancel(context.Background())
 	g.link = channel.New(maxQueue, gateway.MTU+header.EthernetMinimumSize, tcpip.LinkAddress(gateway.MAC[:]))
 	// Nothing can happen to a frame on its way here.
@@ -103,7 +90,7 @@ func Open(c gateway.Config, services map[uint16]Service) (_ *Gateway, err error)
 		return nil, err
 	}
 	for port, answer := range services {
-		l, err := gonet.ListenTCP(g.stack, g.at(c.Address().Addr(), port), ipv4.ProtocolNumber)
+		l, err := g.listenTCP(port)
 		if err != nil {
 			return nil, fmt.Errorf("service at port %d: %w", port, err)
 		}
@@ -128,6 +115,7 @@ func (g *Gateway) configure() error {
 		return err
 	}
 	sack := tcpip.TCPSACKEnabled(true)
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: windowDefault, Max: windowSize}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: windowDefault, Max: windowSize}
 	for _, err := range []tcpip.Error{
@@ -140,6 +128,7 @@ func (g *Gateway) configure() error {
 		g.stack.SetPromiscuousMode(nic, true),
 		g.stack.SetSpoofing(nic, true),
 		g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack),
+		g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &wait),
 		g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive),
 		g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &send),
 	} {
@@ -215,21 +204,22 @@ func (g *Gateway) Write(frame []byte) (int, error) {
 	return len(frame), nil
 }
 
-// run answers until the stack is closed.
+// run answers until the gateway is closed.
 func (s service) run(g *Gateway) {
 	for {
-		conn, err := s.listener.Accept()
+		c, err := s.listener.accept(g.running)
 		if err != nil {
 			return
 		}
-		give, ok := g.connections.take()
+		give, ok := g.outward.connections.take()
 		if !ok {
-			conn.Close()
+			c.ep.Abort()
 			continue
 		}
 		go func() {
 			defer give()
-			s.answer(conn)
+			s.answer(c)
+			c.finish(g.running, endTimeout)
 		}()
 	}
 }

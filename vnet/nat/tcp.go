@@ -2,6 +2,7 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -9,8 +10,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -19,11 +18,15 @@ const (
 	// maxDials is how many connections of the guest may be on their way at a time; further SYNs are lost, and sent again.
 	maxDials    = 128
 	dialTimeout = 20 * time.Second
+	// idleTimeout is how long a connection lasts without a byte in either direction: RFC 5382, REQ-5.
+	idleTimeout = 2*time.Hour + 4*time.Minute
+	// copySize is the size of the buffer of each direction, in bytes, as io.Copy's.
+	copySize = 32 << 10
 )
 
 // connect connects to where the guest wants to, and only then answers it: what refuses the host refuses the guest.
 func (g *Gateway) connect(r *tcp.ForwarderRequest) {
-	give, ok := g.connections.take()
+	give, ok := g.outward.connections.take()
 	if !ok {
 		r.Complete(true)
 		return
@@ -37,15 +40,15 @@ func (g *Gateway) connect(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	var wq waiter.Queue
-	ep, failed := r.CreateEndpoint(&wq)
+	wq := new(waiter.Queue)
+	ep, failed := r.CreateEndpoint(wq)
 	if failed != nil {
 		r.Complete(true)
 		out.Close()
 		return
 	}
 	r.Complete(false)
-	g.join(gonet.NewTCPConn(&wq, ep), out.(*net.TCPConn))
+	g.join(newConn(wq, ep), out.(*net.TCPConn))
 }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
@@ -59,31 +62,45 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// join carries bytes both ways until both have ended, or the gateway is closed.
-func (g *Gateway) join(a, b halfCloser) {
+// join carries bytes both ways until both have ended, nothing came for long, or the gateway is closed; and until nothing is left of
+// the guest's connection.
+func (g *Gateway) join(guest *conn, host *net.TCPConn) {
 	shut := func() {
-		a.Close()
-		b.Close()
+		guest.Close()
+		host.Close()
 	}
 	stop := context.AfterFunc(g.running, shut)
 	defer stop()
-	defer shut()
+	idle := time.AfterFunc(g.idle, shut)
+	defer idle.Stop()
 	var both sync.WaitGroup
 	carry := func(to, from halfCloser) {
-		if _, err := io.Copy(to, from); err != nil {
+		if !copyAll(to, from, func() { idle.Reset(g.idle) }) {
 			shut()
 			return
 		}
 		_ = to.CloseWrite()
 	}
-	both.Go(func() { carry(a, b) })
-	both.Go(func() { carry(b, a) })
+	both.Go(func() { carry(guest, host) })
+	both.Go(func() { carry(host, guest) })
 	both.Wait()
+	host.Close()
+	guest.finish(g.running, endTimeout)
 }
 
-// dialGuest connects to a port of the guest.
-func (g *Gateway) dialGuest(port uint16) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(g.running, dialTimeout)
-	defer cancel()
-	return gonet.DialContextTCP(ctx, g.stack, g.guest(port), ipv4.ProtocolNumber)
+// copyAll copies until from ends, and reports whether it ended well. It calls came with all that comes.
+func copyAll(to, from net.Conn, came func()) bool {
+	data := make([]byte, copySize)
+	for {
+		n, err := from.Read(data)
+		if n > 0 {
+			came()
+			if _, err := to.Write(data[:n]); err != nil {
+				return false
+			}
+		}
+		if err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
 }

@@ -21,7 +21,7 @@ const (
 // associate begins a session for the first datagram from a port of the guest to an address; it must not wait. Without a slot the
 // datagram is lost.
 func (g *Gateway) associate(r *udp.ForwarderRequest) {
-	give, ok := g.sessions.take()
+	give, ok := g.outward.sessions.take()
 	if !ok {
 		return
 	}

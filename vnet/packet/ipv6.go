@@ -19,7 +19,7 @@ const (
 // maxExtensions is the most extension headers of a packet: RFC 8200 section 4.1 has a use for five.
 const maxExtensions = 6
 
-func addr6(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)) }
+func addr6(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b[:header.IPv6AddressSize])) }
 
 func (p *Packet) parseIPv6(frame []byte) Reason {
 	h := header.IPv6(frame[p.Network:])
@@ -139,6 +139,8 @@ func (p *Packet) parseICMPv6(b []byte) Reason {
 		p.ICMP.Quoted = quoteIPv6(b[header.ICMPv6MinimumSize:])
 	case t >= ICMPv6RouterSolicit && t <= ICMPv6Redirect:
 		return p.parseNeighbour(b)
+	case t >= ICMPv6ListenerQuery && t <= ICMPv6ListenerDone, t == ICMPv6ListenerV2:
+		p.parseListener(b)
 	}
 	return WellFormed
 }
@@ -155,59 +157,4 @@ func quoteIPv6(b []byte) Quoted {
 	q := Quoted{From: addr6(h.SourceAddressSlice()), To: addr6(h.DestinationAddressSlice()), Protocol: Protocol(h.NextHeader())}
 	q.ports(b[header.IPv6MinimumSize:])
 	return q
-}
-
-// Options of neighbour discovery that give a hardware address: RFC 4861 section 4.6.1.
-const (
-	optionSourceMAC = 1
-	optionTargetMAC = 2
-)
-
-// parseNeighbour reads neighbour discovery and checks what sections 6.1, 7.1 and 8.1 of RFC 4861 tell each receiver to
-// check, and RFC 6980: it is never fragmented.
-func (p *Packet) parseNeighbour(b []byte) Reason {
-	p.Neighbour.Type = uint16(p.ICMP.Type)
-	if p.HopLimit != header.NDPHopLimit || p.ICMP.Code != 0 || p.Fragment != (Fragment{}) {
-		return BadNeighbour
-	}
-	fixed, gives := 8, byte(optionSourceMAC)
-	switch p.ICMP.Type {
-	case ICMPv6RouterAdvert:
-		fixed = 16
-	case ICMPv6NeighborSol:
-		fixed = 24
-	case ICMPv6NeighborAdv:
-		fixed, gives = 24, optionTargetMAC
-	case ICMPv6Redirect:
-		fixed, gives = 40, optionTargetMAC
-	}
-	if len(b) < fixed {
-		return BadNeighbour
-	}
-	if fixed >= 24 {
-		p.Neighbour.Target = addr6(b[8:24])
-		if p.Neighbour.Target.IsMulticast() {
-			return BadNeighbour
-		}
-	}
-	return p.neighbourOptions(b[fixed:], gives)
-}
-
-// neighbourOptions reads the hardware address in the option gives. Two that differ are malformed: receivers do not
-// agree on which one counts.
-func (p *Packet) neighbourOptions(b []byte, gives byte) Reason {
-	for len(b) > 0 {
-		if len(b) < 8 || b[1] == 0 || int(b[1])*8 > len(b) {
-			return BadNeighbour
-		}
-		if b[0] == gives {
-			mac := MAC(b[2:8])
-			if p.Neighbour.HasMAC && mac != p.Neighbour.MAC {
-				return BadNeighbour
-			}
-			p.Neighbour.MAC, p.Neighbour.HasMAC = mac, true
-		}
-		b = b[int(b[1])*8:]
-	}
-	return WellFormed
 }

@@ -111,14 +111,17 @@ type Quoted struct {
 	ID uint16
 }
 
-// Neighbour is what a frame of ARP or neighbour discovery claims.
+// Neighbour is what a frame of ARP, neighbour discovery or multicast listener discovery claims.
 type Neighbour struct {
 	// Type is that of the ICMPv6 message, or ARP's operation.
 	Type uint16
-	// Target is the address that a solicitation, an advertisement or a redirect is about; for ARP see From and To.
+	// Target is the address that a solicitation, an advertisement or a redirect is about, or the group of a listener's first report; for
+	// ARP see From and To.
 	Target netip.Addr
 	// MAC is the hardware address that the message gives for its sender or, in an advertisement, for Target.
 	MAC MAC
 	// HasMAC says that it gives one.
 	HasMAC bool
+	// Plain says that there is nothing in the frame but this message as a station writes it: no bytes that nobody reads.
+	Plain bool
 }

@@ -59,6 +59,7 @@ func (p *Packet) parseARP(frame []byte) Reason {
 	p.End = p.Network + header.ARPSize
 	p.Neighbour.Type, p.Neighbour.HasMAC = op, true
 	copy(p.Neighbour.MAC[:], a.HardwareAddressSender())
+	p.Neighbour.Plain = padded(frame, p.End)
 	p.From = addr4(a.ProtocolAddressSender())
 	p.To = addr4(a.ProtocolAddressTarget())
 	return WellFormed
@@ -70,6 +71,7 @@ func (p *Packet) parseUpper(frame []byte) Reason {
 		return WellFormed
 	}
 	reason := p.parseTransport(frame[p.Transport:p.End])
+	p.Neighbour.Plain = p.Neighbour.Plain && padded(frame, p.End)
 	if reason != WellFormed && p.Fragment.More && p.tooShort(p.End-p.Transport) {
 		return SplitHeader
 	}

@@ -22,6 +22,7 @@ const (
 	BadUDP                 // lengths or ports
 	BadICMP                // cut short
 	BadNeighbour           // neighbour discovery that RFC 4861 tells a receiver to discard
+	BadOffload             // what is left to do would change what was judged, or is no work of the packet's protocol
 	reasons
 )
 
@@ -31,7 +32,7 @@ const Reasons = int(reasons)
 var reasonNames = [Reasons]string{
 	"well-formed", "short frame", "source is multicast", "other ethertype", "bad ARP", "bad IPv4 header",
 	"bad IPv4 option", "source route", "bad IPv6 header", "bad IPv6 extension", "bad fragment", "split header",
-	"bad address", "bad TCP", "bad UDP", "bad ICMP", "bad neighbour discovery",
+	"bad address", "bad TCP", "bad UDP", "bad ICMP", "bad neighbour discovery", "bad offload",
 }
 
 func (r Reason) String() string {

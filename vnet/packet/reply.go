@@ -13,6 +13,12 @@ const MaxReplyHeaders = header.EthernetMinimumSize + header.IPv6MinimumSize
 // replyHopLimit is that of Linux's own packets.
 const replyHopLimit = 64
 
+// Answerable reports whether p goes from one station to one: what goes to several, or comes from nobody, is not answered (RFC 1122,
+// section 3.2.2; RFC 4443, section 2.4).
+func (p *Packet) Answerable() bool {
+	return !p.Destination.Multicast() && !p.To.IsMulticast() && p.To != broadcast && !p.From.IsUnspecified()
+}
+
 // StartReply writes the headers of a packet from the destination of p, which is IPv4 or IPv6, to its source to buf, and
 // returns the size bytes after them, zeroed, for protocol. FinishReply comes when they are written.
 func (p *Packet) StartReply(buf []byte, protocol Protocol, size int) (upper []byte) {

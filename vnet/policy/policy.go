@@ -114,9 +114,20 @@ func (r *Rule) Covers(d Direction, protocol packet.Protocol, port uint16) bool {
 	return false
 }
 
-// CoversAddress reports whether an address is that of the rule's peer. A rule with a name has no addresses of its own.
+// CoversAddress reports whether an address is that of the rule's peer. A rule with a name has no addresses of its own. One that denies
+// covers what stands for its addresses too: what is not to be reached is not to be reached in another notation.
 func (r *Rule) CoversAddress(a netip.Addr) bool {
-	return r.Name == "" && (!r.Peer.IsValid() || r.Peer.Contains(a))
+	if r.Name != "" {
+		return false
+	}
+	if !r.Peer.IsValid() || r.Peer.Contains(a) {
+		return true
+	}
+	if r.Action != Deny || a.Is4() || !r.Peer.Addr().Is4() {
+		return false
+	}
+	inner, ok := Embedded(a)
+	return ok && r.Peer.Contains(inner)
 }
 
 // Decide is what p says of the first packet of a connection to or from a peer, by addresses alone: rules with names are passed over.

@@ -237,6 +237,24 @@ func TestNamesMatchByWholeLabels(t *testing.T) {
 	}
 }
 
+// What is denied is denied in the notations of IPv6 for it, which a translator turns back; what is allowed is not allowed in them.
+func TestDeniedAddressesAreDeniedInEveryNotation(t *testing.T) {
+	p := parse(t, "deny egress 10.0.0.0/8; deny egress 169.254.169.254; allow egress 192.0.2.0/24; allow egress 2001:db8::/32;"+
+		"allow egress 64:ff9b::/96; allow egress 2002::/16; allow egress 64:ff9b:1::/48", "")
+	for to, want := range map[string]Action{
+		"64:ff9b::10.1.2.3": Deny, "64:ff9b:1::10.1.2.3": Deny, "2002:a01:203::1": Deny, "64:ff9b::169.254.169.254": Deny,
+		"64:ff9b::192.0.2.1": Allow, "2002:c000:201::1": Allow, "2001:db8::1": Allow, "10.1.2.3": Deny, "192.0.2.1": Allow,
+	} {
+		if got := p.Decide(Egress, packet.TCPProtocol, netip.MustParseAddr(to), 443); got != want {
+			t.Errorf("%s: %v, want %v", to, got, want)
+		}
+	}
+	only := parse(t, "allow egress 192.0.2.0/24", "")
+	if only.Decide(Egress, packet.TCPProtocol, netip.MustParseAddr("64:ff9b::192.0.2.1"), 443) != Deny {
+		t.Error("an address that stands for one that is allowed is allowed")
+	}
+}
+
 // FuzzParse looks for a policy that says something else when it is written and read again.
 func FuzzParse(f *testing.F) {
 	f.Add("allow egress tcp 10.0.0.0/8 443,8000-8080; deny ingress icmp any\ndefault egress deny", "")
