@@ -59,17 +59,15 @@ func TestChart(t *testing.T) {
 	if err := os.WriteFile(c.values, []byte(chartValues), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.apply(looker)
-	s.ready("looker")
+	s.start(looker, "looker")
 	s.spread()
 	before := c.state()
 
 	t.Cleanup(c.remove)
 	c.helm("helm3", "install", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=first", "--wait", "--timeout=5m")
 	s.must("rollout", "status", "daemonset/krunpod-installer", waiting)
-	nodes := len(strings.Fields(s.get("nodes", "{.items[*].metadata.name}")))
 	s.until("the nodes' labels", func() bool {
-		return strings.Count(s.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`), "ready") == nodes
+		return strings.Count(s.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`), "ready") == len(nodes)
 	})
 	first := c.versions()
 	s.apply(strings.Replace(chartPod, "NAME", "old", 1))
@@ -87,7 +85,7 @@ func TestChart(t *testing.T) {
 	s.must("rollout", "status", "daemonset/krunpod-installer", waiting)
 	s.until("the next version on all nodes", func() bool {
 		next := strings.Fields(c.versions())
-		return len(next) == nodes && len(slices.Compact(next)) == 1 && next[0] != strings.Fields(first)[0]
+		return len(next) == len(nodes) && len(slices.Compact(next)) == 1 && next[0] != strings.Fields(first)[0]
 	})
 	s.apply(strings.Replace(chartPod, "NAME", "new", 1))
 	s.ready("new")
@@ -121,7 +119,7 @@ func TestChart(t *testing.T) {
 	if after := c.state(); after != before {
 		t.Errorf("the nodes before:\n%s\nand after:\n%s", before, after)
 	}
-	if s.ok("get", "runtimeclass", "krun-chart") {
+	if s.exists("runtimeclass/krun-chart") {
 		t.Error("the RuntimeClass is left")
 	}
 }

@@ -88,9 +88,8 @@ func TestContainerStorageInterface(t *testing.T) {
 			{"writer", "echo written >/data/file; echo part >/part/f; chmod 640 /data/file; cat /read/file; (echo x >/read/x) 2>/dev/null || echo read-only"},
 			{"reader", "cat /data/file /data/part/f; stat -c '%a %u:%g' /data/file /data; rm /data/part/f"},
 		} {
-			s.apply(strings.NewReplacer("NAME", p.name, "SCRIPT", p.script).Replace(csiPod))
-			s.see(p.name+".phase", s.ended(p.name))
-			s.see(p.name+".log", s.must("logs", p.name))
+			s.see(p.name+".phase", s.run(strings.NewReplacer("NAME", p.name, "SCRIPT", p.script).Replace(csiPod), p.name))
+			s.see(p.name+".log", s.log(p.name, ""))
 			s.must("delete", "pod", p.name, waiting)
 		}
 		if mounts := s.hackNode(s.node, "exec", "--", "sh", "-c", "grep -c /"+s.ns+" /proc/self/mountinfo || true"); strings.TrimSpace(mounts) != "0" {

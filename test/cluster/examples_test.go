@@ -11,7 +11,7 @@ import (
 // examples are the manifests that a user would try first, each with what shows that it works.
 var examples = map[string]func(*side){
 	"job.yaml": func(s *side) {
-		s.must("wait", "--for=condition=Complete", "job/kernel", waiting)
+		s.is("job/kernel", "Complete")
 		if got := s.must("logs", "job/kernel"); !strings.HasPrefix(got, "Linux ") {
 			s.Errorf("the Job says %q", got)
 		}
