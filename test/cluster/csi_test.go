@@ -73,6 +73,7 @@ spec:
 // driver can unmount it when the pod is gone.
 func TestContainerStorageInterface(t *testing.T) {
 	under(t, "csi", func(s *side) {
+		end := s.turn()
 		s.apply(strings.NewReplacer("NAMESPACE", s.ns, "NODE", s.node).Replace(csiDriver))
 		s.Cleanup(func() {
 			s.ctx = context.WithoutCancel(s.ctx)
@@ -81,6 +82,7 @@ func TestContainerStorageInterface(t *testing.T) {
 				"/var/lib/kubelet/plugins_registry/"+s.ns+".krun.dev-reg.sock")
 		})
 		s.ready("driver")
+		end()
 		s.until("the kubelet to know the driver", func() bool {
 			return strings.Contains(s.get("csinode/"+s.node, "{.spec.drivers[*].name}"), s.ns+".krun.dev")
 		})

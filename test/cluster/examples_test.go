@@ -66,6 +66,7 @@ func TestExamples(t *testing.T) {
 			}
 			s := newSide(t, "example-"+strings.TrimSuffix(name, ".yaml"), "krun")
 			s.spread() // the web server's replicas ask for more than one node has
+			defer s.turn()()
 			s.apply(exampleImage.ReplaceAllStringFunc(string(text), func(image string) string {
 				if strings.Contains(image, "nginx") {
 					return nginx

@@ -24,10 +24,12 @@ spec:
 func TestStaticPod(t *testing.T) {
 	under(t, "static", func(s *side) {
 		file := "/etc/kubernetes/static/" + s.ns + ".yaml"
+		end := s.turn()
 		s.hackNode(s.node, "exec", "--", "sh", "-c", `echo "$0" >"$1"`, s.fill(strings.Replace(static, "NAMESPACE", s.ns, 1)), file)
 		pod := "static-" + s.node
 		s.until("the pod in the API", func() bool { return s.exists("pod/" + pod) })
 		s.ready(pod)
+		end()
 		s.until("its log", func() bool { return s.log(pod, "") != "" })
 		s.see("log", s.must("logs", pod))
 		s.hackNode(s.node, "exec", "--", "rm", file)

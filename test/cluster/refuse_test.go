@@ -37,6 +37,7 @@ spec:
   containers: [{name: c, image: IMAGE, command: [sleep, "10000"], `+r.container+`}]
 `)
 	}
+	defer s.turn()()
 	s.apply(strings.Join(pods, "---"))
 	for _, r := range refusals {
 		s.eventSays(r.name, strings.Fields(r.words)...)
