@@ -86,12 +86,15 @@ func (l *lab) reaches(ns *testNS, address string) (udp, tcp bool) {
 			return err
 		}
 		defer c.Close()
-		must(l, c.SetDeadline(time.Now().Add(soon)))
-		if _, err := c.Write([]byte("x")); err != nil {
-			return err
+		// Asked again: what UDP loses on a busy machine is not what the stack does not hear.
+		for deadline := time.Now().Add(soon); !udp && time.Now().Before(deadline); {
+			must(l, c.SetDeadline(time.Now().Add(soon/10)))
+			if _, err := c.Write([]byte("x")); err != nil {
+				return err
+			}
+			_, err = c.Read(make([]byte, 1))
+			udp = err == nil
 		}
-		_, err = c.Read(make([]byte, 1))
-		udp = err == nil
 		d := net.Dialer{Timeout: soon}
 		t, err := d.Dial("tcp", address)
 		if tcp = err == nil; tcp {

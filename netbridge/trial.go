@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
@@ -18,47 +19,59 @@ const (
 )
 
 // Trial calls f with the path of a network namespace like a pod's, with one interface as CNI would have made it, that leads
-// nowhere. It is there while f runs, and only for this process; nothing of it is on the node.
+// nowhere. It is there while f runs, and only as long as this process; nothing of it is on the node.
 func Trial(f func(nsPath string) error) error {
-	path, release := make(chan string), make(chan struct{})
-	ended := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the namespace ends with the thread
-		node, err := setUpTrial()
-		if err == nil {
-			path <- fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
-			<-release
-			node.Close()
-		}
-		ended <- err
-	}()
-	select {
-	case err := <-ended:
+	pod, node, err := makeTrial()
+	if err != nil {
 		return fmt.Errorf("make a network namespace like a pod's: %w", err)
-	case p := <-path:
-		err := f(p)
-		close(release)
-		<-ended
-		return err
 	}
+	defer closeAll(pod, node)
+	return f(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), pod))
 }
 
-// setUpTrial moves the calling thread to the namespace. The other end of the interface is in node, a namespace in the place of
-// the node's, which holds it while it is open.
-func setUpTrial() (node netns.NsHandle, err error) {
+// makeTrial makes the namespace and one in the place of the node's, which holds the other end of the interface.
+func makeTrial() (pod, node netns.NsHandle, err error) {
+	pod, node = netns.None(), netns.None()
+	made := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err == nil {
+			defer home.Close()
+			if pod, node, err = enterTrial(); err == nil {
+				err = addTrialLink(node)
+			}
+			// A thread that stayed would keep the namespace, and the process's first thread does not end with its goroutine.
+			if netns.Set(home) == nil {
+				runtime.UnlockOSThread()
+			}
+		}
+		made <- err
+	}()
+	if err = <-made; err != nil {
+		closeAll(pod, node)
+	}
+	return pod, node, err
+}
+
+// enterTrial moves the calling thread to the second of two new namespaces.
+func enterTrial() (pod, node netns.NsHandle, err error) {
 	if node, err = netns.New(); err != nil {
-		return node, err
+		return netns.None(), netns.None(), err
 	}
-	if err := addTrialLink(node); err != nil {
-		return node, errors.Join(err, node.Close())
+	pod, err = netns.New()
+	return pod, node, err
+}
+
+func closeAll(list ...netns.NsHandle) {
+	for _, ns := range list {
+		if ns.IsOpen() {
+			ns.Close()
+		}
 	}
-	return node, nil
 }
 
 func addTrialLink(node netns.NsHandle) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open rtnetlink socket: %w", err)

@@ -4,11 +4,18 @@ package main
 
 import (
 	"context"
+	"runtime"
 
 	shimlib "github.com/containerd/containerd/v2/pkg/shim"
 
 	"krun.dev/krunpod/shim"
 )
+
+func init() {
+	// Threads that enter a pod's namespaces end with their goroutine (package sandbox), all but the process's first, which the
+	// runtime keeps where it is. So that one is the main goroutine's.
+	runtime.LockOSThread()
+}
 
 func main() {
 	if shim.Abandoned() {
