@@ -1,15 +1,12 @@
 package cluster
 
-import (
-	"strings"
-	"testing"
-)
+import "testing"
 
-// What happens to a whole node disturbs all that is on it. These tests have one to themselves, as many beside each other as there are
-// nodes; all other tests come before or after.
+// What happens to a whole node disturbs all that is on it, and how fast many pods start is a matter of what else is there. These tests
+// have a node to themselves, as many beside each other as there are nodes; all other tests come before or after.
 func TestANodeOfItsOwn(t *testing.T) {
 	free := make(chan string, 16)
-	for _, n := range nodes(t) {
+	for _, n := range nodes {
 		free <- n
 	}
 	// The longest first.
@@ -17,6 +14,7 @@ func TestANodeOfItsOwn(t *testing.T) {
 		name, handler string
 		run           func(*side)
 	}{
+		{"many", "krun", manyPodsAtOnce},
 		{"reboot", "krun", reboot},
 		{"pressure", "krun", evictionForMemory},
 		{"pressure", "runc", evictionForMemory},
@@ -29,11 +27,4 @@ func TestANodeOfItsOwn(t *testing.T) {
 			test.run(newSide(t, test.name, test.handler, node))
 		})
 	}
-}
-
-// nodes are the names of the cluster's.
-func nodes(t *testing.T) []string {
-	t.Helper()
-	s := &side{T: t, ctx: t.Context(), ns: "default"}
-	return strings.Fields(s.get("nodes", "{.items[*].metadata.name}"))
 }

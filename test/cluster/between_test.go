@@ -73,8 +73,7 @@ spec:
 // What containers do to each other through volumes, and what they see of the kubelet's changes.
 func TestVolumesBetweenContainers(t *testing.T) {
 	under(t, "between", func(s *side) {
-		s.apply(strings.ReplaceAll(kinds, "NAMESPACE", s.ns))
-		s.ready("kinds")
+		s.start(strings.ReplaceAll(kinds, "NAMESPACE", s.ns), "kinds")
 		in := func(container, script string) string {
 			s.Helper()
 			out, errs, err := s.try("", "exec", "kinds", "-c", container, "--", "sh", "-c", script)
@@ -85,7 +84,7 @@ func TestVolumesBetweenContainers(t *testing.T) {
 		}
 		logged := func(container, line string) {
 			s.Helper()
-			s.until(container+" to say "+line, func() bool { return strings.Contains(s.must("logs", "kinds", "-c", container), line) })
+			s.until(container+" to say "+line, func() bool { return strings.Contains(s.log("kinds", container), line) })
 		}
 		logged("a", "watching\n")
 		logged("b", "listening\n")

@@ -134,8 +134,7 @@ func newRelease(t *testing.T) *release {
 	if err := os.WriteFile(c.values, []byte(chartValues), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.apply(looker)
-	s.ready("looker")
+	s.start(looker, "looker")
 	s.spread()
 	t.Cleanup(c.remove)
 	return c

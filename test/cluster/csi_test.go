@@ -73,6 +73,7 @@ spec:
 // driver can unmount it when the pod is gone.
 func TestContainerStorageInterface(t *testing.T) {
 	under(t, "csi", func(s *side) {
+		end := s.turn()
 		s.apply(strings.NewReplacer("NAMESPACE", s.ns, "NODE", s.node).Replace(csiDriver))
 		s.Cleanup(func() {
 			s.ctx = context.WithoutCancel(s.ctx)
@@ -81,6 +82,7 @@ func TestContainerStorageInterface(t *testing.T) {
 				"/var/lib/kubelet/plugins_registry/"+s.ns+".krun.dev-reg.sock")
 		})
 		s.ready("driver")
+		end()
 		s.until("the kubelet to know the driver", func() bool {
 			return strings.Contains(s.get("csinode/"+s.node, "{.spec.drivers[*].name}"), s.ns+".krun.dev")
 		})
@@ -88,9 +90,8 @@ func TestContainerStorageInterface(t *testing.T) {
 			{"writer", "echo written >/data/file; echo part >/part/f; chmod 640 /data/file; cat /read/file; (echo x >/read/x) 2>/dev/null || echo read-only"},
 			{"reader", "cat /data/file /data/part/f; stat -c '%a %u:%g' /data/file /data; rm /data/part/f"},
 		} {
-			s.apply(strings.NewReplacer("NAME", p.name, "SCRIPT", p.script).Replace(csiPod))
-			s.see(p.name+".phase", s.ended(p.name))
-			s.see(p.name+".log", s.must("logs", p.name))
+			s.see(p.name+".phase", s.run(strings.NewReplacer("NAME", p.name, "SCRIPT", p.script).Replace(csiPod), p.name))
+			s.see(p.name+".log", s.log(p.name, ""))
 			s.must("delete", "pod", p.name, waiting)
 		}
 		if mounts := s.hackNode(s.node, "exec", "--", "sh", "-c", "grep -c /"+s.ns+" /proc/self/mountinfo || true"); strings.TrimSpace(mounts) != "0" {

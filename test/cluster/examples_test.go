@@ -12,7 +12,7 @@ import (
 // examples are the manifests that a user would try first, each with what shows that it works.
 var examples = map[string]func(*side){
 	"job.yaml": func(s *side) {
-		s.must("wait", "--for=condition=Complete", "job/kernel", waiting)
+		s.is("job/kernel", "Complete")
 		if got := s.must("logs", "job/kernel"); !strings.HasPrefix(got, "Linux ") {
 			s.Errorf("the Job says %q", got)
 		}
@@ -71,6 +71,7 @@ func TestExamples(t *testing.T) {
 			}
 			s := newSide(t, "example-"+strings.TrimSuffix(name, ".yaml"), "krun")
 			s.spread() // the web server's replicas ask for more than one node has
+			defer s.turn()()
 			s.apply(exampleImage.ReplaceAllStringFunc(string(text), func(image string) string {
 				if strings.Contains(image, "nginx") {
 					return nginx

@@ -46,34 +46,32 @@ func (r manyReport) write(t *testing.T) {
 	}
 }
 
-// stages reads the timelines of all microVMs that run in the cluster.
+// stages reads the timelines of all microVMs that run on the side's node.
 func (s *side) stages() (all []manyStage) {
 	s.Helper()
 	took := map[string][]float64{}
 	var names []string
-	for _, node := range strings.Fields(s.get("nodes", "{.items[*].metadata.name}")) {
-		timelines := json.NewDecoder(strings.NewReader(s.hackNode(node, "exec", "--", "sh", "-c", "cat /run/krunpod/k8s.io/*/timeline.json")))
-		for {
-			var record sandbox.Record
-			err := timelines.Decode(&record)
-			if errors.Is(err, io.EOF) {
-				break
+	timelines := json.NewDecoder(strings.NewReader(s.hackNode(s.node, "exec", "--", "sh", "-c", "cat /run/krunpod/k8s.io/*/timeline.json")))
+	for {
+		var record sandbox.Record
+		err := timelines.Decode(&record)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		before := int64(0)
+		for _, st := range record.Stages {
+			name := st.Name
+			if words := strings.Fields(name); words[0] == "container" {
+				name = "container " + words[len(words)-1] // without its id
 			}
-			if err != nil {
-				s.Fatal(err)
+			if took[name] == nil {
+				names = append(names, name)
 			}
-			before := int64(0)
-			for _, st := range record.Stages {
-				name := st.Name
-				if words := strings.Fields(name); words[0] == "container" {
-					name = "container " + words[len(words)-1] // without its id
-				}
-				if took[name] == nil {
-					names = append(names, name)
-				}
-				took[name] = append(took[name], float64(st.At-before)/1000)
-				before = st.At
-			}
+			took[name] = append(took[name], float64(st.At-before)/1000)
+			before = st.At
 		}
 	}
 	for _, name := range names {
@@ -83,17 +81,15 @@ func (s *side) stages() (all []manyStage) {
 	return all
 }
 
-// Pods that are started together all come up, and are gone together.
-func TestManyPodsAtOnce(t *testing.T) {
+// Pods that are started together on one node all come up, and are gone together.
+func manyPodsAtOnce(s *side) {
 	many := manyDefault
 	if text := os.Getenv(manyEnv); text != "" {
 		var err error
 		if many, err = strconv.Atoi(text); err != nil {
-			t.Fatalf("%s: %v", manyEnv, err)
+			s.Fatalf("%s: %v", manyEnv, err)
 		}
 	}
-	s := newSide(t, "many", "krun")
-	s.spread()
 	began := time.Now()
 	s.apply(fmt.Sprintf(`
 apiVersion: apps/v1
@@ -111,19 +107,19 @@ spec:
 `, many))
 	s.must("rollout", "status", "deployment/many", "--timeout=15m")
 	report := manyReport{Pods: many, ReadySeconds: time.Since(began).Seconds(), Stages: s.stages()}
-	t.Logf("%d pods were ready after %.0f s", many, report.ReadySeconds)
+	s.Logf("%d pods were ready after %.0f s", many, report.ReadySeconds)
 	for _, st := range report.Stages {
-		t.Logf("%-24s median %8.0f ms, worst %8.0f ms", st.Name, st.MedianMs, st.WorstMs)
+		s.Logf("%-24s median %8.0f ms, worst %8.0f ms", st.Name, st.MedianMs, st.WorstMs)
 	}
-	report.write(t)
+	report.write(s.T)
 	if got := strings.Fields(s.get("pods", "{.items[*].status.containerStatuses[0].restartCount}")); len(got) != many || strings.Trim(strings.Join(got, ""), "0") != "" {
-		t.Errorf("restarts of each: %v", got)
+		s.Errorf("restarts of each: %v", got)
 	}
 	addresses := map[string]bool{}
 	for _, ip := range strings.Fields(s.get("pods", "{.items[*].status.podIP}")) {
 		addresses[ip] = true
 	}
 	if len(addresses) != many {
-		t.Errorf("%d pods have %d addresses", many, len(addresses))
+		s.Errorf("%d pods have %d addresses", many, len(addresses))
 	}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,18 +26,18 @@ spec:
   - name: web
     image: IMAGE
     command: [sh, -c, "echo started; mkdir -p /www; echo page >/www/index.html; exec httpd -f -p 8080 -h /www"]
-    ports: [{containerPort: 8080}]
+    ports: [{containerPort: 8080, hostPort: HOSTPORT}]
   - name: other
     image: IMAGE
     stdin: true
     command: [sh, -c, "while read line; do echo got $line; done; exec sleep 10000"]
 `
 
-// What kubectl does with a pod: logs, exec, attach, cp, port-forward.
+// What kubectl does with a pod: logs, exec, attach, cp, port-forward, debug.
 func TestPod(t *testing.T) {
 	under(t, "pod", func(s *side) {
-		s.apply(twoContainers)
-		s.ready("two")
+		hostPort := map[string]string{"runc": "18080", "krun": "18081"}[s.handler]
+		s.start(strings.Replace(twoContainers, "HOSTPORT", hostPort, 1), "two")
 		s.see("logs", s.must("logs", "two", "-c", "web"))
 		s.see("status.qos", s.get("pod/two", "{.status.qosClass}"))
 		s.see("status.restarts", s.get("pod/two", "{.status.containerStatuses[*].restartCount}"))
@@ -45,6 +46,9 @@ func TestPod(t *testing.T) {
 		s.lookAtAttach()
 		s.lookAtCopy()
 		s.lookAtPortForward()
+		s.see("host-port", s.fetch("http://"+s.get("pod/two", "{.status.hostIP}")+":"+hostPort+"/"))
+		s.lookAtTerminal()
+		s.lookAtDebug()
 	})
 }
 
@@ -56,7 +60,7 @@ func (s *side) lookAtKernel() {
 	}
 	node := s.get("node", "{.items[0].status.nodeInfo.kernelVersion}")
 	guest := strings.TrimSpace(s.in("two", "uname -r"))
-	if s.handler == "krun" && (guest == node || guest == string(own)) {
+	if s.handler == "krun" && (guest == node || guest == strings.TrimSpace(string(own))) {
 		s.Errorf("the pod's kernel is %s, the node's %s", guest, node)
 	}
 	s.see("localhost", s.must("exec", "two", "-c", "other", "--", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"))
@@ -74,12 +78,26 @@ func (s *side) lookAtExec() {
 
 func (s *side) lookAtAttach() {
 	s.Helper()
-	// attach ends with its input; what the container answered is in its log.
-	_, errs, err := s.try("hello\n", "attach", "-i", "two", "-c", "other")
+	cmd := exec.CommandContext(s.ctx, "kubectl", "--namespace", s.ns, "attach", "-i", "two", "-c", "other")
+	in, err := cmd.StdinPipe()
 	if err != nil {
-		s.Fatalf("attach: %v: %s", err, errs)
+		s.Fatal(err)
 	}
-	s.until("the answer to what was typed", func() bool { return strings.Contains(s.must("logs", "two", "-c", "other"), "got hello") })
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.Fatal(err)
+	}
+	_, wrote := io.WriteString(in, "hello\n")
+	answer, read := bufio.NewReader(out).ReadString('\n')
+	// attach ends with its input.
+	if err := errors.Join(wrote, read, in.Close(), cmd.Wait()); err != nil {
+		s.Fatalf("attach said %q: %v", answer, err)
+	}
+	s.see("attach", answer)
+	s.until("the answer in the log", func() bool { return strings.Contains(s.log("two", "other"), "got hello") })
 }
 
 func (s *side) lookAtCopy() {
@@ -98,6 +116,18 @@ func (s *side) lookAtCopy() {
 	if err != nil || sha256.Sum256(got) != sha256.Sum256([]byte(data)) {
 		s.Errorf("copied back: %d bytes, %v", len(got), err)
 	}
+}
+
+// lookAtDebug adds an ephemeral container, which sees the processes and files of another.
+func (s *side) lookAtDebug() {
+	s.Helper()
+	s.must("debug", "two", "--image="+image, "--target=other", "--container=look", "--profile=general", "--",
+		"sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '; echo; ls /proc/1/root/bin/sleep; hostname; exec sleep 1000")
+	s.until("the ephemeral container", func() bool {
+		return s.get("pod/two", "{.status.ephemeralContainerStatuses[0].state.running}") != ""
+	})
+	s.until("what it says", func() bool { return strings.Count(s.log("two", "look"), "\n") >= 3 })
+	s.see("debug", s.must("logs", "two", "-c", "look"))
 }
 
 // lookAtPortForward asks the server through a port that kubectl chose.
@@ -129,8 +159,14 @@ func (s *side) page(target string, remote int, path string) string {
 	if err != nil {
 		s.Fatalf("port-forward said %q: %v", line, err)
 	}
-	client := http.Client{Timeout: 30 * time.Second}
-	resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+	return s.fetch(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+}
+
+// fetch is the status and the page that a server answers this machine.
+func (s *side) fetch(url string) string {
+	s.Helper()
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -153,7 +189,7 @@ spec:
     image: IMAGE
     command: [sh, -c, "for i in 1 2 3 4 5; do echo line $i; echo err $i >&2; sleep 1; done; exit 3"]
 `)
-		s.ready("teller")
+		s.begun("teller") // it may have ended before it was seen ready
 		out := s.must("logs", "-f", "teller")
 		for i := range 5 {
 			if !strings.Contains(out, fmt.Sprintf("line %d\n", i+1)) || !strings.Contains(out, fmt.Sprintf("err %d\n", i+1)) {

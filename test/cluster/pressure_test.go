@@ -1,15 +1,8 @@
 package cluster
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
-)
-
-// What the hog uses is more than the kubelet is told to leave of what is available now, in MiB.
-const (
-	hogMiB   = 320
-	spareMiB = 160
 )
 
 const hogs = `
@@ -23,22 +16,24 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: hog, annotations: {krun.dev/memory-mib: "512"}}
+metadata: {name: hog, annotations: {krun.dev/memory-mib: "VMMIB"}}
 spec:
   runtimeClassName: RUNTIME
   terminationGracePeriodSeconds: 1
-  containers: [{name: c, image: IMAGE, command: [sh, -c, "until [ -e /go ]; do sleep 1; done; dd if=/dev/zero bs=HOGM count=1 | sleep 10000"]}]
+  containers: [{name: c, image: IMAGE, command: [sh, -c, "until [ -e /go ]; do sleep 1; done; dd if=/dev/zero bs=HOGMIBM count=1 | sleep 10000"]}]
 `
 
 // A node that runs out of memory evicts the pod that uses the most beyond what it asked for, and says so. The kubelet is told to
 // see an end of memory where there is none, so that nothing else is in danger.
 func evictionForMemory(s *side) {
-	s.apply(strings.ReplaceAll(hogs, "HOG", fmt.Sprint(hogMiB)))
-	s.ready("modest", "hog")
+	// What the hog uses is twice what the kubelet is told to leave of what is available, and more than a large node's memory goes
+	// up and down by itself.
+	hogMiB := max(320, s.availableMiB()/16)
+	s.start(strings.NewReplacer("HOGMIB", fmt.Sprint(hogMiB), "VMMIB", fmt.Sprint(hogMiB+192)).Replace(hogs), "modest", "hog")
 	kubelet := func(change string) {
 		s.hackNode(s.node, "exec", "--", "sh", "-c", "cd /etc/kubernetes && "+change+" && ./start")
 	}
-	kubelet(fmt.Sprintf("cp kubelet.yaml kubelet.kept && sed -i 's/memory.available: [^,]*/memory.available: %dMi/' kubelet.yaml", s.availableMiB()-spareMiB))
+	kubelet(fmt.Sprintf("cp kubelet.yaml kubelet.kept && sed -i 's/memory.available: [^,]*/memory.available: %dMi/' kubelet.yaml", s.availableMiB()-hogMiB/2))
 	defer kubelet("mv kubelet.kept kubelet.yaml")
 	s.until("the kubelet to be there again", func() bool { return s.ok("exec", "hog", "--", "touch", "/go") })
 	if phase := s.ended("hog"); phase != "Failed" {
@@ -58,10 +53,8 @@ func (s *side) availableMiB() int {
 	var sum struct {
 		Node struct{ Memory struct{ AvailableBytes int } }
 	}
-	if err := json.Unmarshal([]byte(s.must("get", "--raw", "/api/v1/nodes/"+s.node+"/proxy/stats/summary")), &sum); err != nil {
-		s.Fatal(err)
-	}
-	if sum.Node.Memory.AvailableBytes>>20 <= hogMiB {
+	s.summary(&sum)
+	if sum.Node.Memory.AvailableBytes>>20 <= 512 {
 		s.Fatalf("%s has %d MiB of memory left", s.node, sum.Node.Memory.AvailableBytes>>20)
 	}
 	return sum.Node.Memory.AvailableBytes >> 20

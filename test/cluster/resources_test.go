@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -40,20 +41,23 @@ func (s *side) refusesToGrow(pod, memory, why string) {
 	s.in(pod, "true")
 }
 
-// Limits change in place, as far as the VM goes; what is beyond is said on the pod.
+// Limits are the VM's size, and so what the pod's programs find when they ask how much there is; cgroup and status are as under
+// runc. Limits change in place, as far as the VM goes; what is beyond is said on the pod.
 func TestResizeInPlace(t *testing.T) {
 	under(t, "resize", func(s *side) {
 		pod := func(name, annotations string) {
-			s.apply(strings.NewReplacer("NAME", name, "ANNOTATIONS", annotations).Replace(sized))
+			s.start(strings.NewReplacer("NAME", name, "ANNOTATIONS", annotations).Replace(sized), name)
 		}
 		pod("sized", `{krun.dev/memory-mib: "512"}`)
-		s.ready("sized")
+		s.see("requests", s.get("pod/sized", "{.status.containerStatuses[0].resources}"))
 		s.see("before", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
-		s.resize("sized", `{"cpu":"900m","memory":"96Mi"}`)
-		s.until("the new limits", func() bool {
-			return s.get("pod/sized", "{.status.containerStatuses[0].resources.limits.cpu} {.status.containerStatuses[0].resources.limits.memory}") == "900m 96Mi"
-		})
-		s.see("after", s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
+		for _, to := range []struct{ cpu, memory string }{{"900m", "96Mi"}, {"400m", "56Mi"}} {
+			s.resize("sized", `{"cpu":"`+to.cpu+`","memory":"`+to.memory+`"}`)
+			s.until("the new limits", func() bool {
+				return s.get("pod/sized", "{.status.containerStatuses[0].resources.limits.cpu} {.status.containerStatuses[0].resources.limits.memory}") == to.cpu+" "+to.memory
+			})
+			s.see("after."+to.cpu, s.in("sized", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"))
+		}
 		s.see("restarts", s.get("pod/sized", "{.status.containerStatuses[0].restartCount}"))
 		if s.handler != "krun" {
 			return
@@ -61,9 +65,33 @@ func TestResizeInPlace(t *testing.T) {
 		s.refusesToGrow("sized", "1Gi", "512 MiB that the pod's microVM has")
 		// The VM is as large as its limits, the overhead and the guest's need.
 		pod("tight", "{}")
-		s.ready("tight")
+		s.isOfSize("tight", 1, limitMiB, limitMiB+classOverheadMiB+guestOverheadMiB+kernelMiB)
 		s.refusesToGrow("tight", "64Mi", "memory limits of the pod need a VM of 256 MiB, and it has 240 MiB")
 	})
+}
+
+// A pod's limit in MiB (sized), the overhead of the RuntimeClass krun (hack/kubernetes/manifests), the shim's vm.overhead_mib by
+// default, and what libkrun gives the guest's kernel on top.
+const (
+	limitMiB         = 48
+	classOverheadMiB = 128
+	guestOverheadMiB = 64
+	kernelMiB        = 32
+)
+
+// isOfSize checks what a pod's programs are told of CPUs, and of MiB of memory.
+func (s *side) isOfSize(pod string, cpus, least, most int) {
+	s.Helper()
+	if got := strings.TrimSpace(s.in(pod, "nproc")); got != strconv.Itoa(cpus) {
+		s.Errorf("the VM has %s CPUs, not %d", got, cpus)
+	}
+	kib, err := strconv.Atoi(strings.TrimSpace(s.in(pod, "awk '/^MemTotal/ {print $2}' /proc/meminfo")))
+	if err != nil {
+		s.Fatal(err)
+	}
+	if mib := kib >> 10; mib < least || mib > most {
+		s.Errorf("the VM has %d MiB of memory, which is not between %d and %d", mib, least, most)
+	}
 }
 
 const quota = `
@@ -79,7 +107,7 @@ kind: Pod
 metadata: {name: NAME}
 spec:
   runtimeClassName: RUNTIME
-  terminationGracePeriodSeconds: 1
+  schedulingGates: [{name: krun.dev/counted-is-enough}]
   containers: [{name: c, image: IMAGE, command: [sleep, "10000"], resources: {limits: {memory: MEMORY}}}]
 `
 
@@ -125,7 +153,10 @@ spec:
 // Pods that fill the node's disk beyond their limits are evicted, with the reason.
 func TestEvictionForStorage(t *testing.T) {
 	under(t, "evicted", func(s *side) {
+		end := s.turn()
 		s.apply(hoarders)
+		s.begun("in-a-volume", "in-the-root")
+		end()
 		for _, p := range []string{"in-a-volume", "in-the-root"} {
 			s.see(p+".phase", s.ended(p))
 			s.see(p+".reason", s.get("pod/"+p, "{.status.reason}: {.status.message}"))

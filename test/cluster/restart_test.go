@@ -33,7 +33,10 @@ spec:
 // end, its log and its last words; the pod's volume stays.
 func TestRestartedContainers(t *testing.T) {
 	under(t, "restarted", func(s *side) {
+		end := s.turn()
 		s.apply(restarted)
+		s.begun("again")
+		end()
 		status := func(name, what string) string {
 			s.Helper()
 			return s.get("pod/again", `{.status.containerStatuses[?(@.name=="`+name+`")].`+what+`}`)
@@ -43,7 +46,7 @@ func TestRestartedContainers(t *testing.T) {
 			s.see(name+".restarts", status(name, "restartCount"))
 			s.see(name+".end", status(name, "lastState.terminated.reason")+" "+status(name, "lastState.terminated.exitCode"))
 			s.see(name+".previous-log", s.must("logs", "again", "-c", name, "--previous"))
-			s.until("the second log of "+name, func() bool { return s.must("logs", "again", "-c", name) != "" })
+			s.until("the second log of "+name, func() bool { return s.log("again", name) != "" })
 			s.see(name+".log", s.must("logs", "again", "-c", name))
 		}
 		s.see("unwell.last-words", status("unwell", "lastState.terminated.message"))

@@ -72,13 +72,15 @@ spec:
 // The fields of a security context.
 func TestSecurityContext(t *testing.T) {
 	under(t, "security", func(s *side) {
+		end := s.turn()
 		s.apply(confined)
 		for _, pod := range []string{"confined", "users"} {
 			s.see(pod+".phase", s.ended(pod))
-			s.see(pod+".log", s.must("logs", pod))
+			s.see(pod+".log", s.log(pod, ""))
 		}
 		s.see("privileged.phase", s.ended("privileged"))
-		s.see("privileged.log", s.must("logs", "privileged", "-c", "c"))
+		end()
+		s.see("privileged.log", s.log("privileged", "c"))
 		s.eventSays("root", "runAsNonRoot")
 	})
 }

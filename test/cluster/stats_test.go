@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// served is what busy's web server has, in bytes, and held what it keeps in memory.
+// served is what busy's web server has, in bytes, as a file and in a volume, and held what it keeps in memory.
 const (
 	served = 2 << 20
 	held   = 24 << 20
@@ -20,12 +20,12 @@ metadata: {name: busy}
 spec:
   runtimeClassName: RUNTIME
   terminationGracePeriodSeconds: 1
-  volumes: [{name: memory, emptyDir: {medium: Memory}}]
+  volumes: [{name: memory, emptyDir: {medium: Memory}}, {name: disk, emptyDir: {}}]
   containers:
   - name: web
     image: IMAGE
-    command: [sh, -c, "mkdir /www; dd if=/dev/zero of=/www/file bs=1M count=2; dd if=/dev/zero of=/memory/x bs=1M count=24; exec httpd -f -p 8080 -h /www"]
-    volumeMounts: [{name: memory, mountPath: /memory}]
+    command: [sh, -c, "mkdir /www; dd if=/dev/zero of=/www/file bs=1M count=2; dd if=/dev/zero of=/disk/x bs=1M count=2; dd if=/dev/zero of=/memory/x bs=1M count=24; exec httpd -f -p 8080 -h /www"]
+    volumeMounts: [{name: memory, mountPath: /memory}, {name: disk, mountPath: /disk}]
   - {name: spin, image: IMAGE, command: [sh, -c, "while :; do :; done"], resources: {limits: {cpu: 200m}}}
 ---
 apiVersion: v1
@@ -44,6 +44,11 @@ type summary struct {
 		Network struct{ RxBytes, TxBytes uint64 }
 		Memory  struct{ WorkingSetBytes uint64 }
 		CPU     struct{ UsageNanoCores uint64 }
+		Volumes []struct {
+			Name      string
+			UsedBytes uint64
+		} `json:"volume"`
+		Storage struct{ UsedBytes uint64 } `json:"ephemeral-storage"`
 		// Containers are those of the pod, in any order.
 		Containers []struct {
 			Name   string
@@ -54,18 +59,26 @@ type summary struct {
 	}
 }
 
+// summary reads the kubelet's.
+func (s *side) summary(into any) {
+	s.Helper()
+	raw, err := api.Raw(s.ctx, "/api/v1/nodes/"+s.node+"/proxy/stats/summary")
+	if err == nil {
+		err = json.Unmarshal(raw, into)
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
 // What the kubelet tells of a pod is what the pod did: kubectl top, evictions and dashboards live of it.
 func TestSummaryOfAPod(t *testing.T) {
 	under(t, "summary", func(s *side) {
-		s.apply(busy)
-		s.ready("busy", "fetcher")
+		s.start(busy, "busy", "fetcher")
 		s.in("fetcher", fmt.Sprintf("wget -q -O /dev/null http://%s:8080/file", s.get("pod/busy", "{.status.podIP}")))
 		wrong := func() (all []string) {
 			var sum summary
-			raw := s.must("get", "--raw", "/api/v1/nodes/"+s.node+"/proxy/stats/summary")
-			if err := json.Unmarshal([]byte(raw), &sum); err != nil {
-				s.Fatal(err)
-			}
+			s.summary(&sum)
 			is := func(what string, value, least, most uint64) {
 				if value < least || value > most {
 					all = append(all, fmt.Sprintf("%s is %d, not %d to %d", what, value, least, most))
@@ -78,6 +91,14 @@ func TestSummaryOfAPod(t *testing.T) {
 				is("network sent", p.Network.TxBytes, served, 2*served)
 				is("network received", p.Network.RxBytes, 1, served)
 				is("memory of the pod", p.Memory.WorkingSetBytes, held, 1<<30)
+				is("CPU of the pod", p.CPU.UsageNanoCores, 50e6, 1000e6)
+				is("storage of the pod", p.Storage.UsedBytes, 2*served, 4*served) // the file and the volume
+				volumes := map[string]uint64{}
+				for _, v := range p.Volumes {
+					volumes[v.Name] = v.UsedBytes
+				}
+				is("the volume disk", volumes["disk"], served, 2*served)
+				is("the volume memory", volumes["memory"], held, 2*held)
 				for _, c := range p.Containers {
 					switch c.Name {
 					case "web":

@@ -48,36 +48,33 @@ const sizes = `until [ "$(stty size)" = "33 101" ]; do sleep 1; done; echo first
 until [ "$(stty size)" = "44 99" ]; do sleep 1; done; echo second
 read code; exit "$code"`
 
-// A command by kubectl exec -it has a terminal of the size of the caller's, also after that has changed.
-func TestTerminalFollowsTheCallers(t *testing.T) {
-	under(t, "terminal", func(s *side) {
-		s.apply(client)
-		s.ready("client")
-		master, slave := openTerminal(s.T, 33, 101)
-		ctx, cancel := context.WithTimeout(s.ctx, patience)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "kubectl", "--namespace", s.ns, "exec", "-it", "client", "--", "sh", "-c", sizes)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-		if err := cmd.Start(); err != nil {
-			s.Fatal(err)
-		}
-		slave.Close()
-		var said []string
-		for scan := bufio.NewScanner(master); scan.Scan(); {
-			line := strings.TrimSpace(scan.Text())
-			said = append(said, line)
-			switch line {
-			case "first":
-				setSize(s.T, master, 44, 99)
-			case "second":
-				if _, err := master.WriteString("6\n"); err != nil {
-					s.Fatal(err)
-				}
+// lookAtTerminal: a command by kubectl exec -it has a terminal of the size of the caller's, also after that has changed.
+func (s *side) lookAtTerminal() {
+	s.Helper()
+	master, slave := openTerminal(s.T, 33, 101)
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "kubectl", "--namespace", s.ns, "exec", "-it", "two", "-c", "web", "--", "sh", "-c", sizes)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		s.Fatal(err)
+	}
+	slave.Close()
+	var said []string
+	for scan := bufio.NewScanner(master); scan.Scan(); {
+		line := strings.TrimSpace(scan.Text())
+		said = append(said, line)
+		switch line {
+		case "first":
+			setSize(s.T, master, 44, 99)
+		case "second":
+			if _, err := master.WriteString("6\n"); err != nil {
+				s.Fatal(err)
 			}
 		}
-		if code := s.exit(cmd.Wait()); code != 6 {
-			s.Errorf("kubectl ended with %d, having said %q", code, said)
-		}
-	})
+	}
+	if code := s.exit(cmd.Wait()); code != 6 {
+		s.Errorf("kubectl ended with %d, having said %q", code, said)
+	}
 }

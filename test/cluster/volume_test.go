@@ -71,8 +71,7 @@ spec:
 // The volumes that every cluster has: what is in them, whose it is, and what the containers share.
 func TestVolumes(t *testing.T) {
 	under(t, "volumes", func(s *side) {
-		s.apply(strings.ReplaceAll(volumes, "NAMESPACE", s.ns))
-		s.ready("volumes")
+		s.start(strings.ReplaceAll(volumes, "NAMESPACE", s.ns), "volumes")
 		in := func(container, script string) string {
 			s.Helper()
 			out, errs, err := s.try("", "exec", "volumes", "-c", container, "--", "sh", "-c", script)
@@ -107,9 +106,7 @@ func TestVolumes(t *testing.T) {
 func (s *side) lookAtUpdates(in func(container, script string) string) {
 	s.Helper()
 	s.must("patch", "configmap", "settings", "--type=merge", "-p", `{"data":{"plain":"two","new":"three"}}`)
-	s.until("the change to be in the pod", func() bool {
-		return strings.Contains(in("a", "cat /config/plain /config/new /all/from/config 2>/dev/null; true"), "twothreetwo")
-	})
+	in("a", comes(`[ "$(cat /config/plain /config/new /all/from/config 2>/dev/null)" = twothreetwo ]`))
 	s.see("update.sub-path", in("a", "cat /etc/sub.conf"))
 	s.see("update.environment", in("a", "echo $FROM_CONFIG"))
 }
