@@ -12,8 +12,8 @@
 //     largest blocks above it,
 //   - the end of RAM: its page structures (64 bytes for each page of 4 KiB, include/linux/mm_types.h) and 4 MiB more.
 //
-// A guess that is wrong for another kernel costs time, and memory until free-page reporting gives it back. Where the host has no huge pages to
-// give, all is as it would be without.
+// A guess that is wrong for another kernel costs time, and memory until free-page reporting gives it back. Where the host has no
+// huge pages to give, all is as it would be without.
 //
 // libkrun has no function for it. So the linker leads its mmap(2) and dlsym(3) here (ld's --wrap): a VM's memory can be
 // mapped by huge pages only where the address in the guest and that in this process are equal modulo 2 MiB. A libkrun that
@@ -22,6 +22,7 @@
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -165,6 +166,9 @@ static char *place_kernel(char *from, size_t size)
 			want_no_more();
 			munmap(from + i, length);
 		} else if (mremap(from + i, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to + i) == MAP_FAILED) {
+			// It may have unmapped the place before it failed (mremap(2)).
+			if (__real_mmap(to + i, length, PROT_READ | PROT_WRITE, RAM | MAP_FIXED, -1, 0) == MAP_FAILED)
+				abort();
 			memcpy(to + i, from + i, length);
 		}
 	}
