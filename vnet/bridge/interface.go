@@ -51,7 +51,10 @@ func Interface(name string) (_ *Port, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: i.Index}); err != nil {
 		return nil, fmt.Errorf("packet socket for %s: bind: %w", name, err)
 	}
-	s := &packetSocket{os.NewFile(uintptr(fd), name)}
+	s, err := newPacketSocket(os.NewFile(uintptr(fd), name))
+	if err != nil {
+		return nil, fmt.Errorf("packet socket for %s: %w", name, err)
+	}
 	return &Port{name: name, carrier: s, socket: s}, nil
 }
 
@@ -78,30 +81,4 @@ func refuseTags(fd int) error {
 		return fmt.Errorf("SO_ATTACH_FILTER: %w", err)
 	}
 	return nil
-}
-
-// packetSocket carries the frames of an interface, each with its header. One that the interface does not take is lost, as on a wire:
-// its queue is full, it is down, or the frame is larger than its MTU.
-type packetSocket struct{ *os.File }
-
-func (s *packetSocket) receive(data []byte) (int, error) { return s.Read(data) }
-
-func (s *packetSocket) send(data []byte) error {
-	_, err := s.Write(data)
-	return err
-}
-
-// unread is how many frames the socket's queue had no room for since the last call (packet(7), PACKET_STATISTICS).
-func (s *packetSocket) unread() uint64 {
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	var lost uint64
-	_ = raw.Control(func(fd uintptr) {
-		if stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-			lost = uint64(stats.Drops)
-		}
-	})
-	return lost
 }
