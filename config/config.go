@@ -38,7 +38,7 @@ type Config struct {
 	Firmware string `toml:"firmware"`
 	// State is the directory for the state of running sandboxes; it must be on a tmpfs or be emptied at boot.
 	State string `toml:"state"`
-	// BootTimeout bounds the time from the runner's start to the agent's first answer.
+	// BootTimeout bounds the time from the runner's start to the agent's first answer, and that of each start of a process in the guest.
 	BootTimeout Duration `toml:"boot_timeout"`
 	// StopTimeout bounds the guest's orderly power-off, after which the runner is killed.
 	StopTimeout Duration `toml:"stop_timeout"`

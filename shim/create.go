@@ -181,7 +181,7 @@ func (s *service) createInGuest(ctx context.Context, sb *sandbox.Sandbox, r *tas
 		return err
 	}
 	defer done()
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.startLimit())
 	defer cancel()
 	_, err = sb.Task.Create(ctx, req)
 	err = errgrpc.ToNative(guestError(err))

@@ -19,15 +19,15 @@ import (
 	"krun.dev/krunpod/sandbox"
 )
 
-// Bounds for calls into the guest. They allow for a machine that is ten times slower than a good one.
-const (
-	callTimeout  = 30 * time.Second
-	startTimeout = 60 * time.Second
-)
+// callTimeout bounds a call into the guest that starts nothing there. It allows for a machine that is ten times slower than a good one.
+const callTimeout = 30 * time.Second
 
 // maxStarts bounds the processes that the guest sets up at a time: each takes memory there until it runs, and more at
-// once are not done sooner. Those that wait for their turn are not on startTimeout's clock.
+// once are not done sooner. Those that wait for their turn are not on startLimit's clock.
 const maxStarts = 8
+
+// startLimit bounds a call that starts a process in the guest: where a boot needs long, so does that.
+func (s *service) startLimit() time.Duration { return time.Duration(s.cfg.BootTimeout) }
 
 // service is one shim: one sandbox and its containers.
 type service struct {
