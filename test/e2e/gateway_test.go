@@ -47,6 +47,8 @@ func (t *ctrTask) run(script string) (string, uint32) {
 	return out, exit
 }
 
+// The scripts give wget no timeout: the image's crashes with one, whatever it fetched.
+
 func TestContainerWithANetworkOfItsOwn(t *testing.T) {
 	n := newNode(t)
 	n.world(80)
@@ -66,7 +68,7 @@ func TestContainerWithANetworkOfItsOwn(t *testing.T) {
 	// Refused at once: a port that nobody serves, the link's metadata service, a neighbour that there is not, the gateway itself.
 	for _, target := range []string{worldHost + ":81", "169.254.169.254", "192.168.127.77", ownGateway} {
 		began := time.Now()
-		if out, exit := c.run("wget -T 30 -qO- http://" + target + "/"); exit == 0 || time.Since(began) > 20*time.Second {
+		if out, exit := c.run("wget -qO- http://" + target + "/"); exit == 0 || !strings.Contains(out, "can't connect") || time.Since(began) > 20*time.Second {
 			t.Errorf("%s: exit code %d after %v: %s", target, exit, time.Since(began), out)
 		}
 	}
@@ -104,9 +106,12 @@ func TestPolicyHoldsInANetworkOfItsOwn(t *testing.T) {
 	if out, exit := c.run("wget -qO- http://" + worldHost + "/"); exit != 0 || out != "from-the-world\n" {
 		t.Errorf("what the policy allows: exit code %d: %s", exit, out)
 	}
-	for _, refused := range []string{"wget -T 30 -qO- http://" + worldHost + ":81/", "nslookup " + worldName + " " + ownGateway} {
-		if out, exit := c.run(refused); exit == 0 {
-			t.Errorf("%s: %s", refused, out)
+	for refused, why := range map[string]string{
+		"wget -qO- http://" + worldHost + ":81/":   "Connection refused",
+		"nslookup " + worldName + " " + ownGateway: "can't resolve",
+	} {
+		if out, exit := c.run(refused); exit == 0 || !strings.Contains(out, why) {
+			t.Errorf("%s: exit code %d: %s", refused, exit, out)
 		}
 	}
 	if out, _ := c.run("cat /etc/resolv.conf"); !strings.Contains(out, "nameserver "+ownGateway+"\n") {
@@ -119,7 +124,6 @@ func TestEgressByNameInANetworkOfItsOwn(t *testing.T) {
 	n.world(80, 81)
 	name := strings.TrimSuffix(worldName, ".")
 	c := n.alone("named", map[string]string{"krun.dev/egress-allow": name + ":80"}, hostResolver(t))
-	// Without a timeout: the image's wget crashes with one.
 	refused := func(port, why string) {
 		t.Helper()
 		if out, exit := c.run("wget -qO- http://" + worldHost + ":" + port + "/"); exit == 0 || !strings.Contains(out, "Connection refused") {

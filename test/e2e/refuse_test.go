@@ -41,6 +41,11 @@ func dropIn(t *testing.T, text string) {
 // refused runs a pod that must fail with a sentence that has every one of the words, within patience.
 func (n *node) refused(change func(*runtime.PodSandboxConfig), words ...string) {
 	n.Helper()
+	n.refusedOf(handler, change, words...)
+}
+
+func (n *node) refusedOf(handler string, change func(*runtime.PodSandboxConfig), words ...string) {
+	n.Helper()
 	config := n.cri.PodConfig("refused")
 	if change != nil {
 		change(config)

@@ -163,37 +163,14 @@ func testEgressByName(n *node, handler string) {
 	p := n.podOf(handler, annotated(policy.AnnotationEgressAllow, "api.krunpod.test:8081"), func(c *runtime.PodSandboxConfig) {
 		c.DnsConfig = &runtime.DNSConfig{Servers: []string{worldDNS}}
 	})
-	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
-	fetch := func(port string) (string, error) {
-		n.Helper()
-		began := time.Now()
-		out, errs, exit, err := k.Exec(n.ctx, "wget -q -O - http://"+net.JoinHostPort(worldHost, port)+"/")
-		if err != nil {
-			n.Fatal(err)
-		}
-		if took := time.Since(began); took > 20*time.Second {
-			n.Errorf("port %s: the answer took %v", port, took)
-		}
-		if exit != 0 {
-			return "", fmt.Errorf("exit %d: %s", exit, errs)
-		}
-		return out, nil
-	}
-	refused := func(port, why string) {
-		n.Helper()
-		if out, err := fetch(port); err == nil || !strings.Contains(err.Error(), "Connection refused") {
-			n.Errorf("%s: %q, %v", why, out, err)
-		}
-	}
-	refused("8081", "an address that no name has opened")
-	if out := n.exec(k, "nslookup api.krunpod.test"); !strings.Contains(out, worldHost) {
+	w := worldSeen{n, n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))}
+	w.refused("8081", "an address that no name has opened")
+	if out := n.exec(w.Container, "nslookup api.krunpod.test"); !strings.Contains(out, worldHost) {
 		n.Errorf("the name is %q", out)
 	}
-	if out, err := fetch("8081"); out != "from-the-world\n" {
-		n.Errorf("the name's address: %q, %v", out, err)
-	}
-	refused("8082", "another port of the name's address")
-	out, _, exit, err := k.Exec(n.ctx, "nslookup evil.krunpod.test")
+	w.reached("8081", "the name's address")
+	w.refused("8082", "another port of the name's address")
+	out, _, exit, err := w.Exec(n.ctx, "nslookup evil.krunpod.test")
 	if err != nil || exit == 0 || !strings.Contains(out, "NXDOMAIN") {
 		n.Errorf("another name: exit %d, %v: %q", exit, err, out)
 	}
@@ -205,6 +182,76 @@ func testEgressByName(n *node, handler string) {
 	if err != nil || !strings.Contains(string(text), "evil.krunpod.test") || !strings.Contains(string(text), "api.krunpod.test:8081") {
 		n.Errorf("krunctl net: %v: %s", err, text)
 	}
+}
+
+// worldSeen is the world as a container sees it.
+type worldSeen struct {
+	n *node
+	*testpod.Container
+}
+
+// fetch gets what the world serves at a port; it knows at once when it cannot.
+func (w worldSeen) fetch(port string) (string, error) {
+	w.n.Helper()
+	began := time.Now()
+	out, errs, exit, err := w.Exec(w.n.ctx, "wget -q -O - http://"+net.JoinHostPort(worldHost, port)+"/")
+	if err != nil {
+		w.n.Fatal(err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		w.n.Errorf("port %s: the answer took %v", port, took)
+	}
+	if exit != 0 {
+		return "", fmt.Errorf("exit %d: %s", exit, errs)
+	}
+	return out, nil
+}
+
+func (w worldSeen) reached(port, why string) {
+	w.n.Helper()
+	if out, err := w.fetch(port); out != "from-the-world\n" {
+		w.n.Errorf("%s: %q, %v", why, out, err)
+	}
+}
+
+func (w worldSeen) refused(port, why string) {
+	w.n.Helper()
+	if out, err := w.fetch(port); err == nil || !strings.Contains(err.Error(), "Connection refused") {
+		w.n.Errorf("%s: %q, %v", why, out, err)
+	}
+}
+
+// What enforces a NetworkPolicy has rules at the node's end of the veth: they hold outside of the vnet, whatever that lets pass.
+func TestRulesOfTheNodeHoldBesideAPolicy(t *testing.T) {
+	n := newNode(t)
+	n.world(8081, 8082, 8083)
+	p := n.pod(annotated(policy.AnnotationEgressAllow, worldHost+":8081, "+worldHost+":8082"))
+	w := worldSeen{n, n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))}
+	w.reached("8082", "what both allow")
+	rule := []string{"INPUT", "-s", n.addresses(p)[0], "-d", worldHost, "-p", "tcp", "--dport", "8082", "-j", "REJECT", "--reject-with", "tcp-reset"}
+	iptables := func(do string) {
+		if out, err := exec.Command("iptables", append([]string{"-w", do}, rule...)...).CombinedOutput(); err != nil {
+			t.Fatalf("iptables: %v: %s", err, out)
+		}
+	}
+	iptables("-I")
+	t.Cleanup(func() { iptables("-D") })
+	w.reached("8081", "what both allow, beside a rule of the node")
+	w.refused("8082", "what the node's rule refuses")
+	n.traffic(p, func(r *vnet.Report) bool { return len(r.Links) == 1 && r.Links[0].FromGuest.Dropped["refused"] == 0 })
+	w.refused("8083", "what the pod's policy refuses")
+	n.traffic(p, func(r *vnet.Report) bool { return len(r.Links) == 1 && r.Links[0].FromGuest.Dropped["refused"] > 0 })
+}
+
+// vnetHandler has a configuration of its own: hack/containerd/krun-vnet.
+const vnetHandler = "krun-vnet"
+
+// A RuntimeClass whose handler has a configuration of its own has the vnet, and nothing else.
+func TestRuntimeClassWithTheVNet(t *testing.T) {
+	n := newNode(t)
+	p := n.podOf(vnetHandler)
+	n.vnetOf(p.ID)
+	n.refusedOf(vnetHandler, annotated("krun.dev/network", "tap"), `"tap"`, "network.allow")
 }
 
 func TestGuestSpeaksAsItselfAlone(t *testing.T) {
