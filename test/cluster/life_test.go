@@ -75,7 +75,7 @@ kind: Pod
 metadata: {name: hooked}
 spec:
   runtimeClassName: RUNTIME
-  terminationGracePeriodSeconds: 20
+  terminationGracePeriodSeconds: 120
   volumes: [{name: told, hostPath: {path: /tmp/NAMESPACE, type: DirectoryOrCreate}}]
   initContainers:
   - {name: first, image: IMAGE, command: [sh, -c, "echo first >>/told/order"], volumeMounts: [{name: told, mountPath: /told}]}
@@ -160,7 +160,9 @@ spec:
       runtimeClassName: RUNTIME
       restartPolicy: Never
       containers: [{name: bad, image: IMAGE, command: [sh, -c, "exit 9"]}]
----
+`
+
+const cronJob = `
 apiVersion: batch/v1
 kind: CronJob
 metadata: {name: each}
@@ -182,6 +184,7 @@ func TestJobs(t *testing.T) {
 		s.is("job/good", "Complete")
 		s.is("job/bad", "Failed")
 		end()
+		s.apply(cronJob)
 		s.see("good", s.get("job/good", "{.status.succeeded}"))
 		s.see("good.log", s.must("logs", "--selector", "job-name=good"))
 		s.see("bad", s.get("job/bad", "{.status.failed} {.status.conditions[?(@.type==\"Failed\")].reason}"))

@@ -16,10 +16,10 @@ import (
 	"krun.dev/krunpod/sandbox"
 )
 
-// manyEnv is how many pods start together; the default suits an emulated node of one virtual CPU.
+// manyEnv is how many pods start together.
 const (
 	manyEnv     = "KRUNPOD_CLUSTER_PODS"
-	manyDefault = 10
+	manyDefault = 30
 )
 
 // manyReport is out/many-pods.json.
