@@ -35,7 +35,7 @@ install-node: build ## builds, and installs it with containerd on the node
 demo: ## shows a pod in a microVM on the node, and checks what it shows
 	hack/on-node demo
 
-test: ## lint, fast tests, tests of the node, the demo, end-to-end tests, conformance
+test: ## lint, fast tests, tests of the node, the demo, end-to-end tests, conformance, tests of a cluster
 	@hack/test
 
 unit: ## lint and the fast tests

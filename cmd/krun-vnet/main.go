@@ -67,6 +67,7 @@ func fail(err error) {
 }
 
 func run() error {
+	calmMonitor()
 	debug.SetMemoryLimit(memoryLimit)
 	c, err := vnet.ReadConfig(os.Stdin)
 	if err != nil {
