@@ -16,10 +16,10 @@ import (
 	"krun.dev/krunpod/sandbox"
 )
 
-// manyEnv is how many pods start together.
+// manyEnv is how many pods start together; the default suits an emulated node of one virtual CPU.
 const (
 	manyEnv     = "KRUNPOD_CLUSTER_PODS"
-	manyDefault = 30
+	manyDefault = 10
 )
 
 // manyReport is out/many-pods.json.

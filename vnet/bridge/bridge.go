@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,7 @@ type Resolver interface {
 // Bridge joins two ports.
 type Bridge struct {
 	guest, network *Port
+	toGuest        *queue // if it is an interface
 	firewall       *firewall.Firewall
 	resolver       Resolver
 	queries        chan struct{}
@@ -53,6 +55,9 @@ func New(c Config) (*Bridge, error) {
 	case (c.Guest.socket == nil) != (c.Network.socket == nil):
 		return nil, errors.Join(fmt.Errorf("bridge: one of %s and %s is an interface", c.Guest.name, c.Network.name), b.Close())
 	}
+	if c.Guest.socket != nil {
+		b.toGuest = newQueue(c.Guest)
+	}
 	return b, nil
 }
 
@@ -69,8 +74,17 @@ func (b *Bridge) Run(parent context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = b.Close() })
 	defer stop()
 	var done sync.WaitGroup
-	done.Go(func() { cancel(b.carry(ctx, b.guest, b.network, b.firewall.FromGuest, &done)) })
-	done.Go(func() { cancel(b.carry(ctx, b.network, b.guest, b.firewall.FromNetwork, &done)) })
+	fromGuest := direction{from: b.guest, judge: b.firewall.FromGuest, pass: func(data []byte, _ packet.Offload) { b.network.send(data) }}
+	toGuest := direction{from: b.network, judge: b.firewall.FromNetwork, pass: func(data []byte, _ packet.Offload) { b.guest.send(data) }}
+	if b.toGuest != nil {
+		fromGuest.pass = func(data []byte, _ packet.Offload) {
+			b.network.send(data)
+			b.toGuest.acknowledged(data[headerSize:])
+		}
+		toGuest.pass, toGuest.queue = b.toGuest.send, b.toGuest
+	}
+	done.Go(func() { cancel(b.carry(ctx, fromGuest, &done)) })
+	done.Go(func() { cancel(b.carry(ctx, toGuest, &done)) })
 	done.Wait()
 	if err := context.Cause(ctx); parent.Err() == nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, net.ErrClosed) {
 		return err
@@ -78,19 +92,34 @@ func (b *Bridge) Run(parent context.Context) error {
 	return nil
 }
 
-// judge is one of the two of a Firewall.
-type judge func(frame []byte, left packet.Offload, buf []byte) (firewall.Verdict, []byte)
+// direction is one of the two of a bridge.
+type direction struct {
+	from *Port
+	// judge is one of the two of a Firewall, pass takes what may pass.
+	judge func(frame []byte, left packet.Offload, buf []byte) (firewall.Verdict, []byte)
+	pass  func(data []byte, left packet.Offload)
+	// queue, if there is one, is what pass holds frames in.
+	queue *queue
+}
 
-// carry reads the frames of one port and does what the firewall says. It owns the buffers, and allocates nothing for a
-// frame that passes or is refused.
-func (b *Bridge) carry(ctx context.Context, from, to *Port, judge judge,
-	queries *sync.WaitGroup) error {
+// carry reads the frames of a direction and does what the firewall says. It owns the buffers, and allocates nothing for a frame that
+// passes or is refused.
+func (b *Bridge) carry(ctx context.Context, d direction, queries *sync.WaitGroup) error {
 	data := make([]byte, headerSize+maxFrame)
 	// The header of an answer says that nothing is left to do, and stays zero.
 	reply := make([]byte, headerSize+firewall.MaxAnswer)
 	for {
-		n, err := from.carrier.receive(data)
+		var wait time.Duration
+		if d.queue != nil {
+			wait = d.queue.wait()
+		}
+		n, err := d.from.receive(data, wait)
+		if wait > 0 {
+			d.queue.drain()
+		}
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			continue
 		case errors.Is(err, io.EOF):
 			<-ctx.Done()
 			return nil
@@ -98,23 +127,23 @@ func (b *Bridge) carry(ctx context.Context, from, to *Port, judge judge,
 			continue // said once; it may come up again
 		case errors.Is(err, unix.EINVAL):
 			// A segment of a protocol that the header has no word for, such as SCTP, is gone (virtio_net_hdr_from_skb).
-			from.unreadable.Add(1)
+			d.from.unreadable.Add(1)
 			continue
 		case err != nil:
-			return fmt.Errorf("read from %s: %w", from.name, err)
+			return fmt.Errorf("read from %s: %w", d.from.name, err)
 		case n < headerSize:
 			continue
 		}
 		var left packet.Offload
-		if from.socket != nil {
+		if d.from.socket != nil {
 			left = packet.ReadOffload(data)
 		}
-		verdict, answer := judge(data[headerSize:n], left, reply[headerSize:])
+		verdict, answer := d.judge(data[headerSize:n], left, reply[headerSize:])
 		switch verdict {
 		case firewall.Pass:
-			to.send(data[:n])
+			d.pass(data[:n], left)
 		case firewall.Answer:
-			from.send(reply[:headerSize+len(answer)])
+			d.from.send(reply[:headerSize+len(answer)])
 		case firewall.Resolve:
 			b.resolve(ctx, data[headerSize:n], queries)
 		}

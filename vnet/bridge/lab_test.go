@@ -23,6 +23,12 @@ func newLab(t testing.TB) *lab {
 // join runs a bridge with a policy in the syntax of the annotation ("" is none) until the test's end.
 func (l *lab) join(rules string, change ...func(*Config)) *Bridge {
 	l.Helper()
+	return l.joinTo("krun0", rules, change...)
+}
+
+// joinTo is join with another interface before the guest.
+func (l *lab) joinTo(guest, rules string, change ...func(*Config)) *Bridge {
+	l.Helper()
 	l.Silence("eth0", "")
 	l.Silence("krun0", "")
 	f := firewall.Config{
@@ -45,7 +51,7 @@ func (l *lab) join(rules string, change ...func(*Config)) *Bridge {
 	}
 	var b *Bridge
 	l.Pod.Pod.In(func() (err error) {
-		if c.Guest, err = Interface("krun0"); err != nil {
+		if c.Guest, err = Interface(guest); err != nil {
 			return err
 		}
 		if c.Network, err = Interface("eth0"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"krun.dev/krunpod/vnet/packet"
 )
@@ -35,6 +36,15 @@ type carrier interface {
 	// send may write to the header.
 	send(data []byte) error
 	io.Closer
+}
+
+// receive reads one frame to data, and returns its length with the header; io.EOF when none comes any more. After wait, if it is not
+// 0, it returns os.ErrDeadlineExceeded; only interfaces have one.
+func (p *Port) receive(data []byte, wait time.Duration) (int, error) {
+	if p.socket != nil {
+		p.socket.within(wait)
+	}
+	return p.carrier.receive(data)
 }
 
 // send sends a frame with the header before it.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +14,9 @@ import (
 // packetSocket carries the frames of an interface, each with its header. One that the interface does not take is lost, as on a wire:
 // its queue is full, it is down, or the frame is larger than its MTU.
 type packetSocket struct {
-	file *os.File
-	conn syscall.RawConn
+	file    *os.File
+	conn    syscall.RawConn
+	limited bool // there is a deadline for what is received
 
 	in      transfer
 	sending sync.Mutex // held for out
@@ -66,10 +68,24 @@ func (t *transfer) run(wait func(func(fd uintptr) bool) error, data []byte) (int
 	t.data = data
 	err := wait(t.try)
 	t.data = nil
-	if err != nil {
-		return 0, os.ErrClosed // the only one there is without a deadline, which has no name outside of Go's own packages
+	switch {
+	case err == nil:
+		return t.n, t.err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, err
 	}
-	return t.n, t.err
+	return 0, os.ErrClosed // the only other one, which has no name outside of Go's own packages
+}
+
+// within gives what is received next a time; 0 is none.
+func (s *packetSocket) within(wait time.Duration) {
+	switch {
+	case wait > 0:
+		_ = s.file.SetReadDeadline(time.Now().Add(wait))
+	case s.limited:
+		_ = s.file.SetReadDeadline(time.Time{})
+	}
+	s.limited = wait > 0
 }
 
 func (s *packetSocket) receive(data []byte) (int, error) { return s.in.run(s.conn.Read, data) }

@@ -44,6 +44,14 @@ func ReadOffload(b []byte) Offload {
 	}
 }
 
+// write writes o as ReadOffload reads it.
+func (o Offload) write(b []byte) {
+	b[0], b[1] = o.flags, o.kind
+	for i, v := range []uint16{o.headerLength, o.segmentSize, o.start, o.offset} {
+		binary.NativeEndian.PutUint16(b[2+2*i:], v)
+	}
+}
+
 // CheckOffload returns WellFormed or BadOffload for what is left to do with the well-formed p, a frame of size bytes: it must leave
 // the packet as Parse has read it.
 func (p *Packet) CheckOffload(o Offload, size int) Reason {
