@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// probed has each kind of probe in each role. What a probe looks for goes when a command takes it away, and is there again in the
+// probed has each kind of probe in each role, with the patience that a pod on an emulated node needs. What a probe looks for goes when a command takes it away, and is there again in the
 // container's next life.
 const probed = `
 apiVersion: v1
@@ -21,26 +21,26 @@ spec:
     image: IMAGE
     command: [sh, -c, "mkdir /www; touch /www/ready /www/alive; exec httpd -f -p 8080 -h /www"]
     startupProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
-    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: 1}
-    livenessProbe: {httpGet: {path: /alive, port: 8080}, periodSeconds: 3, timeoutSeconds: 10, failureThreshold: 2}
+    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 5, timeoutSeconds: 15, failureThreshold: 1}
+    livenessProbe: {httpGet: {path: /alive, port: 8080}, periodSeconds: 10, timeoutSeconds: 30, failureThreshold: 2}
   - name: exec
     image: IMAGE
     command: [sh, -c, "touch /alive; exec sleep 10000"]
     startupProbe: {exec: {command: [test, -e, /alive]}, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 60}
-    readinessProbe: {exec: {command: [test, -e, /alive]}, periodSeconds: 5, timeoutSeconds: 10}
-    livenessProbe: {exec: {command: [test, -e, /alive]}, periodSeconds: 5, timeoutSeconds: 10, failureThreshold: 2}
+    readinessProbe: {exec: {command: [test, -e, /alive]}, periodSeconds: 10, timeoutSeconds: 15}
+    livenessProbe: {exec: {command: [test, -e, /alive]}, periodSeconds: 10, timeoutSeconds: 30, failureThreshold: 2}
   - name: tcp
     image: IMAGE
     command: [sh, -c, "httpd -p 7000; exec sleep 10000"]
     startupProbe: {tcpSocket: {port: 7000}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
-    readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 3, timeoutSeconds: 5}
-    livenessProbe: {tcpSocket: {port: 7000}, periodSeconds: 3, timeoutSeconds: 10, failureThreshold: 2}
+    readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 5, timeoutSeconds: 15}
+    livenessProbe: {tcpSocket: {port: 7000}, periodSeconds: 10, timeoutSeconds: 30, failureThreshold: 2}
   - name: grpc
     image: HELPER
     command: [sh, -c, "touch /healthy; exec helper health 7001 /healthy"]
     startupProbe: {grpc: {port: 7001}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
-    readinessProbe: {grpc: {port: 7001}, periodSeconds: 3, timeoutSeconds: 5}
-    livenessProbe: {grpc: {port: 7001}, periodSeconds: 3, timeoutSeconds: 10, failureThreshold: 2}
+    readinessProbe: {grpc: {port: 7001}, periodSeconds: 5, timeoutSeconds: 15}
+    livenessProbe: {grpc: {port: 7001}, periodSeconds: 10, timeoutSeconds: 30, failureThreshold: 2}
 `
 
 func TestProbes(t *testing.T) {

@@ -1,6 +1,9 @@
 package cluster
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 const restarted = `
 apiVersion: v1
@@ -45,7 +48,13 @@ func TestRestartedContainers(t *testing.T) {
 			s.until(name+" to be restarted", func() bool { return status(name, "restartCount") != "0" && status(name, "state.running") != "" })
 			s.see(name+".restarts", status(name, "restartCount"))
 			s.see(name+".end", status(name, "lastState.terminated.reason")+" "+status(name, "lastState.terminated.exitCode"))
-			s.see(name+".previous-log", s.must("logs", "again", "-c", name, "--previous"))
+			previous := ""
+			s.until("the first log of "+name, func() bool {
+				out, _, err := s.try("", "logs", "again", "-c", name, "--previous")
+				previous = out
+				return err == nil && !strings.HasPrefix(out, "unable to retrieve")
+			})
+			s.see(name+".previous-log", previous)
 			s.until("the second log of "+name, func() bool { return s.log("again", name) != "" })
 			s.see(name+".log", s.must("logs", "again", "-c", name))
 		}
