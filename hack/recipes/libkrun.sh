@@ -10,11 +10,11 @@ inputs() {
 
 build() {
 	mkdir -p "$1/lib"
-	cd "$REPO/krun/libkrun"
-	cargo fetch --locked
+	(cd "$REPO/krun/libkrun" && cargo fetch --locked)
 	# Messages of a panic name source files: as CRATE-VERSION/src/…, wherever they are here.
 	local dir flags=()
 	for dir in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do flags+=("--remap-path-prefix=$dir="); done
-	CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") CARGO_TARGET_DIR=$CACHE/libkrun-target nice cargo build --release --locked
+	(cd "$REPO/krun/libkrun" && CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
+		CARGO_TARGET_DIR=$CACHE/libkrun-target nice cargo build --release --locked)
 	cp "$CACHE/libkrun-target/release/libkrunlib.a" "$1/lib/"
 }

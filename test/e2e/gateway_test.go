@@ -108,7 +108,7 @@ func TestPolicyHoldsInANetworkOfItsOwn(t *testing.T) {
 	}
 	for refused, why := range map[string]string{
 		"wget -qO- http://" + worldHost + ":81/":   "Connection refused",
-		"nslookup " + worldName + " " + ownGateway: "can't resolve",
+		"nslookup " + worldName + " " + ownGateway: "No route to host",
 	} {
 		if out, exit := c.run(refused); exit == 0 || !strings.Contains(out, why) {
 			t.Errorf("%s: exit code %d: %s", refused, exit, out)
