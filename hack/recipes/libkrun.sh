@@ -10,7 +10,7 @@ inputs() {
 
 build() {
 	mkdir -p "$1/lib"
-	(cd "$REPO/krun/libkrun" && cargo fetch --locked)
+	(cd "$REPO/krun/libkrun" && cargo fetch --locked --target "$(rustc -vV | sed -n 's/^host: //p')")
 	# Messages of a panic name source files: as CRATE-VERSION/src/…, wherever they are here.
 	local dir flags=()
 	for dir in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do flags+=("--remap-path-prefix=$dir="); done
