@@ -71,12 +71,7 @@ func (p *Packet) opensRun(frame []byte, left Offload) bool {
 
 func (r *Run) frame() []byte { return r.data[OffloadSize:] }
 
-// SameConnection reports whether p goes where the run goes.
-func (r *Run) SameConnection(p *Packet) bool {
-	return p.Protocol == TCPProtocol && r.first.FromPort == p.FromPort && r.first.ToPort == p.ToPort && r.first.From == p.From && r.first.To == p.To
-}
-
-// Add joins the frame that follows, of the same connection, and reports whether it could.
+// Add joins the frame that follows, and reports whether it could: one of another connection has other headers.
 func (r *Run) Add(p *Packet, frame []byte, left Offload) bool {
 	if !p.opensRun(frame, left) || r.first.TCP.Payload%r.segment != 0 || p.TCP.Seq != r.first.TCP.Seq+uint32(r.first.TCP.Payload) {
 		return false
