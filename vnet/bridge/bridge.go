@@ -35,7 +35,6 @@ type Resolver interface {
 // Bridge joins two ports.
 type Bridge struct {
 	guest, network *Port
-	toGuest        *queue // if it is an interface
 	firewall       *firewall.Firewall
 	resolver       Resolver
 	queries        chan struct{}
@@ -55,9 +54,6 @@ func New(c Config) (*Bridge, error) {
 	case (c.Guest.socket == nil) != (c.Network.socket == nil):
 		return nil, errors.Join(fmt.Errorf("bridge: one of %s and %s is an interface", c.Guest.name, c.Network.name), b.Close())
 	}
-	if c.Guest.socket != nil {
-		b.toGuest = newQueue(c.Guest)
-	}
 	return b, nil
 }
 
@@ -76,12 +72,13 @@ func (b *Bridge) Run(parent context.Context) error {
 	var done sync.WaitGroup
 	fromGuest := direction{from: b.guest, judge: b.firewall.FromGuest, pass: func(data []byte, _ packet.Offload) { b.network.send(data) }}
 	toGuest := direction{from: b.network, judge: b.firewall.FromNetwork, pass: func(data []byte, _ packet.Offload) { b.guest.send(data) }}
-	if b.toGuest != nil {
+	if b.guest.socket != nil {
+		queue := newQueue(b.guest)
 		fromGuest.pass = func(data []byte, _ packet.Offload) {
 			b.network.send(data)
-			b.toGuest.acknowledged(data[headerSize:])
+			queue.acknowledged(data[headerSize:])
 		}
-		toGuest.pass, toGuest.queue = b.toGuest.send, b.toGuest
+		toGuest.pass, toGuest.queue = queue.send, queue
 	}
 	done.Go(func() { cancel(b.carry(ctx, fromGuest, &done)) })
 	done.Go(func() { cancel(b.carry(ctx, toGuest, &done)) })
