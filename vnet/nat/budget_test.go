@@ -135,3 +135,22 @@ func TestOutsidersDoNotTakeTheGuestsConnections(t *testing.T) {
 		}
 	}
 }
+
+// A port of the guest at which nobody listens yet refuses a datagram, and the session is there for the next.
+func TestSessionOutlivesARefusal(t *testing.T) {
+	at := freePort(t)
+	g := newGuest(t, gateway.Config{Forwards: []gateway.Forward{{Protocol: "udp", Listen: at, Guest: 80}}}, nil)
+	c, err := net.Dial("udp", at.String())
+	must(t, err)
+	defer c.Close()
+	refusals := g.gateway.stack.Stats().ICMP.V4.PacketsReceived.DstUnreachable
+	for n := range uint64(5) {
+		_, err = c.Write([]byte("x"))
+		must(t, err)
+		eventually(t, "nobody refuses it", func() bool { return refusals.Value() > n })
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n := len(g.gateway.inward.sessions); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+}

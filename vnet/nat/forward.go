@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
@@ -145,5 +146,9 @@ func (d *datagrams) session(g *Gateway, from netip.AddrPort) net.Conn {
 	return ours
 }
 
-// refused is the error of a datagram before: nobody was there for it, which is no reason to end.
-func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+// refused is the error of a datagram before: nobody was there for it, which is no reason to end. Of gVisor's errors gonet keeps the
+// text alone.
+func refused(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (errors.Is(op.Err, syscall.ECONNREFUSED) || op.Err.Error() == (&tcpip.ErrConnectionRefused{}).String())
+}

@@ -64,7 +64,11 @@ func (g *Gateway) exchange(a, b net.Conn) {
 				return
 			}
 			idle.Reset(sessionTimeout)
-			if err == nil {
+			if err != nil {
+				continue
+			}
+			// A socket that has yet to tell of a datagram that was refused does so instead of sending the next.
+			if _, err := to.Write(data[:n]); refused(err) {
 				_, _ = to.Write(data[:n]) // as on a wire
 			}
 		}
