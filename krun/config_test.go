@@ -152,18 +152,19 @@ func TestExternalKernelKeepsWhatTheVMNeeds(t *testing.T) {
 func TestGuestParameters(t *testing.T) {
 	const dax, reporting, dummy = "rootflags=dax=always", "page_reporting.page_reporting_order=3", "dummy.numdummies=0"
 	const jitter, bounce = "initcall_blacklist=jent_mod_init", "swiotlb=noforce"
+	const clock = "tsc=nowatchdog"
 	for _, tc := range []struct {
 		name   string
 		change func(*Config)
 		want   []string
 	}{
-		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{dummy, jitter, bounce, reporting, dax}},
-		{"without the jail's mounts", func(*Config) {}, []string{dummy, jitter, bounce, reporting}},
+		{"in the jail", func(c *Config) { c.Root = "/root" }, []string{dummy, jitter, clock, bounce, reporting, dax}},
+		{"without the jail's mounts", func(*Config) {}, []string{dummy, jitter, clock, bounce, reporting}},
 		{"more parameters", func(c *Config) { c.Kernel = &Kernel{Cmdline: "debug  loglevel=7"} },
-			[]string{dummy, jitter, bounce, reporting, "debug", "loglevel=7"}},
+			[]string{dummy, jitter, clock, bounce, reporting, "debug", "loglevel=7"}},
 		{"an external kernel", func(c *Config) {
 			c.Root, c.Kernel = "/root", &Kernel{Path: "/boot/vmlinux", Format: someFormat(), Cmdline: "debug"}
-		}, []string{dummy, jitter, bounce, reporting}},
+		}, []string{dummy, jitter, clock, bounce, reporting}},
 	} {
 		c := valid()
 		tc.change(c)

@@ -28,8 +28,10 @@ func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
 func guestParameters(c *Config) []string {
 	// A driver that is built in would make an interface dummy0, which no pod asked for. The random numbers of CPU jitter, which
 	// nobody uses where the kernel is not in FIPS mode, are tested at each boot: 2 % of it.
+	// The time stamp counter, which is the host's, would be compared with KVM's clock twice a second where it is not invariant
+	// (clocksource_watchdog, kernel/time/clocksource.c): an idle pod would wake for it.
 	// A guest with memory above 4 GiB would keep 64 MiB for devices that do not reach so far; virtio's do.
-	list := []string{"dummy.numdummies=0", "initcall_blacklist=jent_mod_init", "swiotlb=noforce",
+	list := []string{"dummy.numdummies=0", "initcall_blacklist=jent_mod_init", "tsc=nowatchdog", "swiotlb=noforce",
 		fmt.Sprintf("page_reporting.page_reporting_order=%d", reportingOrder)}
 	if c.rootDAX() {
 		list = append(list, "rootflags=dax=always")

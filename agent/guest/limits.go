@@ -148,7 +148,8 @@ func minFreeKiB(totalKiB uint64) uint64 {
 	return min(max(uint64(math.Sqrt(float64(totalKiB*16))), least), most)
 }
 
-// whereKnown are parameters that a kernel may lack. The first ones are what distributions set on every node. The last
+// whereKnown are parameters that a kernel may lack. The first ones are what distributions set on every node. Without the one after them
+// the guest looks twice a second whether its memory should be compacted ahead of need (kcompactd, mm/compaction.c), which wakes an idle pod. The last
 // one lets a container with CAP_SYS_NICE have real-time threads: with CONFIG_RT_GROUP_SCHED, as libkrunfw has it, a
 // cgroup has no time for them otherwise, and cgroup v2 no file to give it some.
 var whereKnown = map[string]string{
@@ -157,6 +158,7 @@ var whereKnown = map[string]string{
 	"kernel.dmesg_restrict":            "1",
 	"kernel.unprivileged_bpf_disabled": "2",
 	"vm.mmap_min_addr":                 "65536",
+	"vm.compaction_proactiveness":      "0",
 	"kernel.sched_rt_runtime_us":       "-1",
 }
 

@@ -82,13 +82,13 @@ spec:
   - name: sidecar
     image: IMAGE
     restartPolicy: Always
-    command: [sh, -c, "trap 'echo sidecar-ends >>/told/order; exit 0' TERM; echo sidecar >>/told/order; while :; do sleep 1; done"]
+    command: [sh, -c, "trap 'echo sidecar-ends >>/told/order; exit 0' TERM; echo sidecar >>/told/order; sleep 10000 & wait"]
     volumeMounts: [{name: told, mountPath: /told}]
   - {name: last, image: IMAGE, command: [sh, -c, "sleep 2; echo last >>/told/order"], volumeMounts: [{name: told, mountPath: /told}]}
   containers:
   - name: main
     image: IMAGE
-    command: [sh, -c, "trap 'echo term >>/told/order; exit 4' TERM; while :; do sleep 1; done"]
+    command: [sh, -c, "trap 'echo term >>/told/order; exit 4' TERM; sleep 10000 & wait"]
     volumeMounts: [{name: told, mountPath: /told}]
     lifecycle:
       postStart: {exec: {command: [sh, -c, "echo post-start >>/told/order"]}}
@@ -104,7 +104,7 @@ spec:
       chmod 755 /www/cgi-bin/told
       httpd -p 8080 -h /www
       trap 'echo term >>/told/web; exit 0' TERM
-      while :; do sleep 1; done
+      sleep 10000 & wait
     volumeMounts: [{name: told, mountPath: /told}]
     lifecycle:
       postStart: {sleep: {seconds: 1}}
@@ -216,7 +216,7 @@ spec:
   runtimeClassName: RUNTIME
   restartPolicy: Never
   terminationGracePeriodSeconds: 3
-  containers: [{name: deaf, image: IMAGE, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"]}]
+  containers: [{name: deaf, image: IMAGE, command: [sh, -c, "trap '' TERM; exec sleep 10000"]}]
 ---
 apiVersion: v1
 kind: Pod

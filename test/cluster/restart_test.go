@@ -27,7 +27,7 @@ spec:
     - |
       trap 'echo told to end; echo why >/dev/termination-log; exit 5' TERM
       if [ -e /lives/unwell ]; then echo second; touch /well; else echo first; touch /lives/unwell; fi
-      while :; do sleep 1; done
+      sleep 10000 & wait
     livenessProbe: {exec: {command: [test, -e, /well]}, initialDelaySeconds: 3, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 2, terminationGracePeriodSeconds: 30}
     volumeMounts: [{name: lives, mountPath: /lives}]
 `

@@ -54,7 +54,7 @@ spec:
     image: IMAGE
     command: [sh, -c, "mount -t tmpfs t /tmp && echo mounted; grep ^CapEff /proc/self/status; until p=$(ps | awk '/[:] neighbour/ {print $1}'); [ -n \"$p\" ]; do sleep 1; done; kill $p; echo told"]
     securityContext: {privileged: true}
-  - {name: neighbour, image: IMAGE, command: [sh, -c, ": neighbour; trap 'exit 0' TERM; while :; do sleep 1; done"]}
+  - {name: neighbour, image: IMAGE, command: [sh, -c, ": neighbour; trap 'exit 0' TERM; sleep 10000 & wait"]}
 ---
 apiVersion: v1
 kind: Pod
