@@ -87,6 +87,8 @@ func (s *side) lookAtAttach() {
 	if err != nil {
 		s.Fatal(err)
 	}
+	var errs strings.Builder
+	cmd.Stderr = &errs
 	if err := cmd.Start(); err != nil {
 		s.Fatal(err)
 	}
@@ -94,7 +96,7 @@ func (s *side) lookAtAttach() {
 	answer, read := bufio.NewReader(out).ReadString('\n')
 	// attach ends with its input.
 	if err := errors.Join(wrote, read, in.Close(), cmd.Wait()); err != nil {
-		s.Fatalf("attach said %q: %v", answer, err)
+		s.Fatalf("attach said %q and %q: %v", answer, errs.String(), err)
 	}
 	s.see("attach", answer)
 	s.until("the answer in the log", func() bool { return strings.Contains(s.log("two", "other"), "got hello") })
