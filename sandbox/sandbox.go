@@ -74,6 +74,9 @@ func (s *Sandbox) Cause() error {
 	return nil
 }
 
+// Usage is what it takes of the host.
+func (s *Sandbox) Usage() (Usage, error) { return s.state.Usage() }
+
 // KernelRelease is the guest's, as uname(2) has it.
 func (s *Sandbox) KernelRelease() string { return s.kernelRelease }
 

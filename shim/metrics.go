@@ -2,12 +2,15 @@ package shim
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"krun.dev/krunpod/sandbox"
 )
 
 // What a guest's statistics can hold: disks and huge page sizes.
@@ -38,6 +41,14 @@ func cgroupMetrics(said *anypb.Any) (*anypb.Any, error) {
 		boundPressure(p.GetFull())
 	}
 	return typeurl.MarshalAnyToProto(&m)
+}
+
+// usageMetrics are what the host knows of a guest, without a limit.
+func usageMetrics(u sandbox.Usage) (*anypb.Any, error) {
+	return typeurl.MarshalAnyToProto(&stats.Metrics{
+		CPU:    &stats.CPUStat{UsageUsec: uint64(u.CPU.Microseconds())},
+		Memory: &stats.MemoryStat{Usage: u.Memory, UsageLimit: math.MaxUint64},
+	})
 }
 
 // isPageSize: such as 2MB and 1GB (Documentation/admin-guide/cgroup-v2.rst, HugeTLB).

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"krun.dev/krunpod/config"
@@ -67,6 +66,18 @@ func (p *pod) started(ctx context.Context) (*sandbox.Sandbox, error) {
 	}
 }
 
+// running is the sandbox whose guest answers, nil before it does and when it has ended.
+func (p *pod) running() *sandbox.Sandbox {
+	select {
+	case <-p.ready:
+		if p.err == nil && p.alive() {
+			return p.sb
+		}
+	default:
+	}
+	return nil
+}
+
 // pid is the runner's, 0 while there is none.
 func (p *pod) pid() uint32 {
 	select {
@@ -117,9 +128,4 @@ func (p *pod) delete(ctx context.Context) error {
 		}
 	})
 	return p.deleteErr
-}
-
-// errNotReady is for requests to a sandbox that has ended.
-func (p *pod) errNotReady() error {
-	return fmt.Errorf("sandbox %s is not running: %w", p.spec.ID, errdefs.ErrFailedPrecondition)
 }

@@ -11,11 +11,9 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"krun.dev/krunpod/agent/api"
 	"krun.dev/krunpod/cri"
 	"krun.dev/krunpod/sandbox"
 )
@@ -156,19 +154,9 @@ func (s *service) SandboxMetrics(ctx context.Context, r *sandboxAPI.SandboxMetri
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	if !p.alive() {
-		return nil, errgrpc.ToGRPC(p.errNotReady())
-	}
-	sb, err := p.started(ctx)
+	stats, err := s.podStats(ctx, p)
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
-	}
-	stats, err := s.gauges.read(ctx, &p.gauge, func(ctx context.Context) (*anypb.Any, error) {
-		resp, err := sb.Agent.SandboxStats(ctx, &api.SandboxStatsRequest{})
-		return resp.GetMetrics(), err
-	})
-	if err != nil {
-		return nil, err
 	}
 	return &sandboxAPI.SandboxMetricsResponse{Metrics: &types.Metric{
 		ID: r.SandboxID, Timestamp: timestamppb.Now(), Data: stats,

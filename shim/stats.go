@@ -10,6 +10,9 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/sandbox"
 )
 
 // statsWait is how long one guest may hold up the statistics of the node: containerd asks the containers of all pods one
@@ -98,6 +101,28 @@ func (s *gauges) lastly(g *gauge) (*anypb.Any, error) {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("the guest has not answered for its statistics within %v: %w", s.wait, errdefs.ErrUnavailable))
 	}
 	return g.last, nil
+}
+
+// podStats are the guest's of itself, if there is one that tells them, or else what it takes of the host. They are never missing: the kubelet asks for
+// those of all pods of the node in one go and has none of them when there is one error (ListPodSandboxStats of containerd), so a
+// guest that says nothing, or nonsense, would cost the others theirs, and the node its evictions.
+func (s *service) podStats(ctx context.Context, p *pod) (*anypb.Any, error) {
+	sb := p.running()
+	if sb == nil {
+		return usageMetrics(sandbox.Usage{})
+	}
+	said, err := s.gauges.read(ctx, &p.gauge, func(ctx context.Context) (*anypb.Any, error) {
+		resp, err := sb.Agent.SandboxStats(ctx, &api.SandboxStatsRequest{})
+		return resp.GetMetrics(), err
+	})
+	if err == nil {
+		return said, nil
+	}
+	taken, err := sb.Usage()
+	if err != nil {
+		taken = sandbox.Usage{} // it ends just now
+	}
+	return usageMetrics(taken)
 }
 
 // Stats reports a container's cgroup in the guest.

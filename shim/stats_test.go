@@ -14,6 +14,9 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/sandbox"
 )
 
 func metricsOf(t *testing.T, m *stats.Metrics) *anypb.Any {
@@ -162,5 +165,53 @@ func TestAGuestThatRefusesStatisticsIsHeard(t *testing.T) {
 	refuses := func(context.Context) (*anypb.Any, error) { return nil, errors.New("no") }
 	if got, err := s.read(context.Background(), new(gauge), refuses); err == nil {
 		t.Errorf("%v", got)
+	}
+}
+
+// teller is a guest of which only the statistics matter.
+type teller struct {
+	api.AgentClient
+	said *anypb.Any
+	err  error
+}
+
+func (t *teller) SandboxStats(context.Context, *api.SandboxStatsRequest) (*api.SandboxStatsResponse, error) {
+	return &api.SandboxStatsResponse{Metrics: t.said}, t.err
+}
+
+// One error for one pod would be one for all pods of the node.
+func TestStatisticsOfAPodAreNeverMissing(t *testing.T) {
+	good := metricsOf(t, &stats.Metrics{CPU: &stats.CPUStat{UsageUsec: 7}, Memory: &stats.MemoryStat{Usage: 5}})
+	open, closed := make(chan struct{}), make(chan struct{})
+	close(closed)
+	for _, tc := range []struct {
+		name  string
+		guest teller
+		pod   *pod
+		cpu   uint64
+	}{
+		{"that tells", teller{said: good}, &pod{ready: closed, ended: open}, 7},
+		{"that starts", teller{said: good}, &pod{ready: open, ended: open}, 0},
+		{"that did not start", teller{said: good}, &pod{ready: closed, ended: closed, err: errors.New("no")}, 0},
+		{"that has ended", teller{said: good}, &pod{ready: closed, ended: closed}, 0},
+		{"that refuses", teller{err: errors.New("no")}, &pod{ready: closed, ended: open}, 0},
+		{"that tells nothing", teller{}, &pod{ready: closed, ended: open}, 0},
+		{"that tells nonsense", teller{said: &anypb.Any{TypeUrl: good.TypeUrl, Value: []byte{0x12, 0xff}}}, &pod{ready: closed, ended: open}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.pod.sb = &sandbox.Sandbox{Agent: &tc.guest}
+			s := &service{gauges: gauges{wait: late}}
+			got, err := s.podStats(t.Context(), tc.pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := parsed(t, got)
+			if tc.cpu > 0 && m.GetCPU().GetUsageUsec() != tc.cpu {
+				t.Errorf("it took %d µs, not %d", m.GetCPU().GetUsageUsec(), tc.cpu)
+			}
+			if m.CPU == nil || m.Memory == nil {
+				t.Errorf("the kubelet would miss something: %v", m)
+			}
+		})
 	}
 }

@@ -88,30 +88,37 @@ await() {
 
 node_files() {
 	local work=$1 name
-	mkdir -p "$work/pki"
+	mkdir -p "$work/pki" "$work/account"
 	cp "$REPO"/hack/kubernetes/{start,kubelet.yaml,kube-proxy.yaml} "$work/"
 	cp "$STATE/pki/ca.crt" "$work/pki/"
 	for name in crt key; do cp "$STATE/pki/kubelet-node$NODE.$name" "$work/pki/kubelet.$name"; done
 	cp "$STATE/pki/node$NODE.kubeconfig" "$work/pki/kubelet.kubeconfig"
 	cp "$STATE/pki/proxy.kubeconfig" "$work/pki/"
+	cp "$STATE/pki/ca.crt" "$work/account/"
+	admin create token --namespace kube-system --duration 24h network-policies >"$work/account/token"
 }
 
 node_prepared() { "$REPO/hack/prepare-node" "$NODE"; }
 
-# node_joins: what Kubernetes needs on the node. The binary is large for an emulated network and is copied once.
+# send PROGRAM NAME: puts a program into /opt/kubernetes of the node, once: they are large for an emulated network.
+send() {
+	local size
+	size=$(stat -c %s "$1")
+	# shellcheck disable=SC2016 # the node's shell's
+	[[ $(node_exec sh -c 'stat -c %s "/opt/kubernetes/$1" 2>/dev/null || echo 0' sh "$2") == "$size" ]] || gzip -1 <"$1" | node_exec sh -c \
+		'mkdir -p /opt/kubernetes && cd /opt/kubernetes && gzip -d >"$1.new" && chmod 755 "$1.new" && mv "$1.new" "$1"' sh "$2"
+}
+
+# node_joins: what Kubernetes needs on the node.
 node_joins() {
-	local work bin size
+	local work
 	work=$(mktemp -d)
 	# shellcheck disable=SC2064 # now, not later
 	trap "rm -rf '$work'" RETURN
 	node_files "$work"
-	bin=$(kubernetes)/bin/kube
-	size=$(stat -c %s "$bin")
-	if [[ $(node_exec sh -c 'stat -c %s /opt/kubernetes/kube 2>/dev/null || echo 0') != "$size" ]]; then
-		node_exec sh -c 'mkdir -p /opt/kubernetes; rm -f /opt/kubernetes/kube'
-		gzip -1 <"$bin" | node_exec sh -c 'gzip -d >/opt/kubernetes/kube.new && chmod 755 /opt/kubernetes/kube.new &&
-			mv /opt/kubernetes/kube.new /opt/kubernetes/kube && cd /opt/kubernetes && ln -sf kube kubelet && ln -sf kube kube-proxy'
-	fi
+	send "$(kubernetes)/bin/kube" kube
+	send "$("$REPO/hack/cached" networkpolicies)/bin/kube-network-policies" kube-network-policies
+	node_exec sh -c 'cd /opt/kubernetes && ln -sf kube kubelet && ln -sf kube kube-proxy'
 	tar -C "$work" --owner=0 --group=0 -cf - . | node_exec sh -c 'mkdir -p /etc/kubernetes && tar -C /etc/kubernetes -xf -'
 	node_exec /etc/kubernetes/start
 }
@@ -135,6 +142,7 @@ cluster_up() {
 	"$REPO/hack/cached" etcd >/dev/null
 	"$REPO/hack/cached" coredns >/dev/null
 	"$REPO/hack/cached" metricsserver >/dev/null
+	"$REPO/hack/cached" networkpolicies >/dev/null
 	kubernetes >/dev/null
 	"$REPO/hack/build"
 	on_nodes node_prepared
@@ -143,8 +151,8 @@ cluster_up() {
 	say "control plane ..."
 	control_plane_up
 	await 120 "the API server answers" admin get --raw /readyz
-	stage "kubelet and kube-proxy" on_nodes node_joins
 	admin apply -f "$REPO/hack/kubernetes/manifests" >&2
+	stage "kubelet, kube-proxy, kube-network-policies" on_nodes node_joins
 	await "$READY_TIMEOUT" "the nodes are ready" admin wait --for=condition=Ready "${NODES[@]/#/node/node}" --timeout=20s
 	await 60 "the metrics server answers" admin get --raw /apis/metrics.k8s.io/v1beta1
 	await 60 "the default service account is there" admin get serviceaccount default
@@ -200,7 +208,7 @@ cluster_exec() {
 
 cluster_logs() {
 	case ${1:-kube-apiserver} in
-	kubelet | kube-proxy | containerd) on_node "${2:-${NODES[0]}}" node_exec cat "/var/log/$1.log" ;;
+	kubelet | kube-proxy | kube-network-policies | containerd) on_node "${2:-${NODES[0]}}" node_exec cat "/var/log/$1.log" ;;
 	etcd | coredns | metrics-server | kube-*) cat "$STATE/${1:-kube-apiserver}.log" ;;
 	*) die "$1: no such component; see hack/cluster --help" ;;
 	esac

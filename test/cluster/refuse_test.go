@@ -44,5 +44,6 @@ spec:
 		if running := s.get("pod/"+r.name, "{.status.containerStatuses[0].state.running}{.status.containerStatuses[0].lastState.running}"); running != "" {
 			t.Errorf("%s runs: %s", r.name, running)
 		}
+		s.must("delete", "pod", r.name, "--wait=false") // the kubelet would go on trying
 	}
 }

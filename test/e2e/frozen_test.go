@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,10 +62,20 @@ func TestGuestThatIsFrozenDoesNotHoldTheStatisticsOfOthers(t *testing.T) {
 	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("the statistics of the node took %v", took)
 	}
-	for _, s := range r.Stats {
-		if s.Attributes.Id == k.ID && s.Memory.GetUsageBytes().GetValue() > 0 {
-			return
+	if !slices.ContainsFunc(r.Stats, func(s *runtime.ContainerStats) bool {
+		return s.Attributes.Id == k.ID && s.Memory.GetUsageBytes().GetValue() > 0
+	}) {
+		t.Errorf("nothing of the other pod's container in %v", r.Stats)
+	}
+	pods, err := n.cri.Runtime.ListPodSandboxStats(n.ctx, &runtime.ListPodSandboxStatsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*testpod.Pod{frozen, other} {
+		if !slices.ContainsFunc(pods.Stats, func(s *runtime.PodSandboxStats) bool {
+			return s.Attributes.Id == p.ID && s.Linux.GetMemory().GetUsageBytes().GetValue() > 0
+		}) {
+			t.Errorf("nothing of the pod %s in %v", p.ID, pods.Stats)
 		}
 	}
-	t.Errorf("nothing of the other pod's container in %v", r.Stats)
 }
