@@ -52,9 +52,9 @@ spec:
   containers:
   - name: c
     image: IMAGE
-    command: [sh, -c, "mount -t tmpfs t /tmp && echo mounted; grep ^CapEff /proc/self/status; until p=$(ps | awk '/[:] neighbour/ {print $1}'); [ -n \"$p\" ]; do sleep 1; done; kill $p; echo told"]
+    command: [sh, -c, "mount -t tmpfs t /tmp && echo mounted; grep ^CapEff /proc/self/status; until p=$(ps | awk '/[:] neighbour/ {print $1}'); [ -e \"/proc/$p/root/ready\" ]; do sleep 1; done; kill $p; echo told"]
     securityContext: {privileged: true}
-  - {name: neighbour, image: IMAGE, command: [sh, -c, ": neighbour; trap 'exit 0' TERM; sleep 10000 & wait"]}
+  - {name: neighbour, image: IMAGE, command: [sh, -c, ": neighbour; trap 'exit 0' TERM; touch /ready; while :; do sleep 1; done"]}
 ---
 apiVersion: v1
 kind: Pod
