@@ -73,7 +73,7 @@ func TestGuestThatIsFrozenDoesNotHoldTheStatisticsOfOthers(t *testing.T) {
 	}
 	for _, p := range []*testpod.Pod{frozen, other} {
 		if !slices.ContainsFunc(pods.Stats, func(s *runtime.PodSandboxStats) bool {
-			return s.Attributes.Id == p.ID && s.Linux.GetMemory().GetUsageBytes().GetValue() > 0
+			return s.Attributes.Id == p.ID && s.Linux.GetCpu().GetUsageCoreNanoSeconds().GetValue() > 0
 		}) {
 			t.Errorf("nothing of the pod %s in %v", p.ID, pods.Stats)
 		}
