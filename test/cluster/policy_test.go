@@ -16,14 +16,6 @@ spec:
   - name: c
     image: IMAGE
     command: [sh, -c, "mkdir /www; echo page >/www/index.html; httpd -p 8081 -h /www; exec httpd -f -p 8080 -h /www"]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, annotations: {NETWORK}}
-spec:
-  runtimeClassName: RUNTIME
-  terminationGracePeriodSeconds: 1
-  containers: [{name: c, image: IMAGE, command: [sleep, "10000"]}]
 `
 
 const friends = `
@@ -49,7 +41,7 @@ spec:
 // for pods that have one, whichever way their frames take.
 func TestNetworkPolicy(t *testing.T) {
 	under(t, "policy", func(s *side) {
-		s.start(guarded, "server", "client")
+		s.start(guarded+"---"+client, "server", "client")
 		ip := s.get("pod/server", "{.status.podIP}")
 		get := func(port int) string { return fmt.Sprintf("timeout 10 wget -q -O - http://%s:%d/", ip, port) }
 		// An engine hears of a policy a little later.
