@@ -44,16 +44,13 @@ func TestVMThatDies(t *testing.T) {
 	s.start(client, "client")
 	end := s.turn()
 	s.hackNode(s.node, "exec", "--", "sh", "-c", `kill -9 "$(/opt/krunpod/bin/krunctl ps | awk -v pod="$0" '$3 == pod {print $5}')"`, s.ns+"/client")
-	tells := func(words string) {
-		s.until("kubectl describe to say "+words, func() bool { return regexp.MustCompile(words).MatchString(s.must("describe", "pod", "client")) })
-	}
-	// From now on, and as long as the kubelet keeps the first life's container. That may be over before the second has begun: it keeps one
-	// that does not run, and takes one that starts for such (containerGC).
-	tells(`State: +Terminated\n(.*\n)+? +Exit Code: +137\n`)
-	tells(`SandboxChanged .*Pod sandbox changed, it will be killed and re-created`)
 	s.until("the pod's second life", func() bool { return s.get("pod/client", "{.status.containerStatuses[0].restartCount}") == "1" })
 	s.ready("client")
 	end()
+	// The first life's end may be known to the kubelet only after the second has begun.
+	for _, words := range []string{`Last State: +Terminated`, `Exit Code: +137`, `SandboxChanged .*Pod sandbox changed, it will be killed and re-created`} {
+		s.until("kubectl describe to say "+words, func() bool { return regexp.MustCompile(words).MatchString(s.must("describe", "pod", "client")) })
+	}
 }
 
 // The kubelet and containerd are started anew, as for an update: pods go on.
