@@ -149,7 +149,7 @@ func TestSessionOutlivesARefusal(t *testing.T) {
 		must(t, err)
 		eventually(t, "nobody refuses it", func() bool { return refusals.Value() > n })
 	}
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // nothing tells that it goes on
 	if n := len(g.gateway.inward.sessions); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
