@@ -55,6 +55,9 @@ qemu_state() {
 	fi
 }
 
+# qemu_is_up: its clock was set from one of whole seconds, and times of the cluster's machines are compared.
+qemu_is_up() { node_exec date -s "@$(date +%s.%N)" >/dev/null; }
+
 qemu_stop() {
 	local pid
 	if [[ -S $DIR/ssh.sock ]]; then ssh -O exit -o "ControlPath=$DIR/ssh.sock" node >/dev/null 2>&1 || true; fi

@@ -86,7 +86,7 @@ wait_for_node() {
 	while ((SECONDS < deadline)); do
 		state=$(node_state)
 		case $state in
-		ok) if node_exec true 2>/dev/null; then return 0; fi ;;
+		ok) if node_exec true 2>/dev/null; then "${KIND}_is_up" && return 0; fi ;;
 		booting) ;;
 		*) break ;;
 		esac

@@ -14,6 +14,7 @@ func TestANodeOfItsOwn(t *testing.T) {
 		name, handler string
 		run           func(*side)
 	}{
+		{"chart", "krun-chart", chartLives},
 		{"many", "krun", manyPodsAtOnce},
 		{"reboot", "krun", reboot},
 		{"pressure", "krun", evictionForMemory},

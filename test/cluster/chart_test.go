@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // What the tests' node has in other places than any distribution. Krunpod comes there a second time, beside the one of the other
@@ -24,6 +24,11 @@ containerd:
   program: /usr/local/bin/containerd
   socket: /run/kpnode/containerd/containerd.sock
   restartCommand: /etc/kpnode/start >/dev/null 2>&1 </dev/null
+`
+
+// Of a release that is for one node alone.
+const chartNode = `
+nodeSelector: {kubernetes.io/hostname: NODE}
 `
 
 // looker sees a node's files and processes. Only the file system that is mounted at / is read-only to it.
@@ -62,8 +67,8 @@ spec:
 
 // An administrator installs the chart with Helm 3, runs a pod, upgrades with Helm 4 while it runs, has a node fail and come back, and
 // uninstalls; then installs it again, and forces its removal.
-func TestChart(t *testing.T) {
-	c := newRelease(t)
+func chartLives(s *side) {
+	c := newRelease(s)
 	before := c.state()
 
 	c.install("helm3")
@@ -72,11 +77,11 @@ func TestChart(t *testing.T) {
 	c.ready("old")
 	kernel := c.in("looker", "uname -r")
 	if guest := c.in("old", "uname -r"); guest == kernel {
-		t.Errorf("a pod of the RuntimeClass has the node's kernel, %s", guest)
+		c.Errorf("a pod of the RuntimeClass has the node's kernel, %s", guest)
 	}
 	_, errs, err := c.side.try(c.fill(strings.NewReplacer("NAME", "refused", "spec:", "spec:\n  hostNetwork: true").Replace(chartPod)), "apply", "-f", "-")
 	if err == nil || !strings.Contains(errs, "hostNetwork") {
-		t.Errorf("a pod with hostNetwork was not refused by name: %v, %s", err, errs)
+		c.Errorf("a pod with hostNetwork was not refused by name: %v, %s", err, errs)
 	}
 
 	c.upgrade(first)
@@ -92,7 +97,7 @@ func TestChart(t *testing.T) {
 	c.same(before)
 	// The directories of pods are there as long as containerd has these.
 	if left := c.in("looker", "ls -Ad /host/run/krunpod/.[a-z]* /host/sys/fs/cgroup/krunpod 2>/dev/null || true"); left != "" {
-		t.Errorf("no pod runs, and these are left: %s", left)
+		c.Errorf("no pod runs, and these are left: %s", left)
 	}
 
 	c.install("helm4")
@@ -106,13 +111,15 @@ func TestChart(t *testing.T) {
 	c.same(before)
 }
 
-// A pod that has ended keeps its sandbox until it is deleted, and the chart can be removed before.
+// The chart on all nodes. A pod that has ended keeps its sandbox until it is deleted, and the chart can be removed before.
 func TestChartIsRemovedWhileThereArePodsThatHaveEnded(t *testing.T) {
-	c := newRelease(t)
+	s := newSide(t, "chart", "krun-chart")
+	s.spread()
+	c := newRelease(s)
 	c.install("helm4")
 	c.apply(strings.Replace(chartJob, "NAME", "done", 1))
 	if phase := c.ended("done"); phase != "Succeeded" {
-		t.Fatalf("the pod is %s", phase)
+		s.Fatalf("the pod is %s", phase)
 	}
 	c.helm("helm4", "uninstall", "krunpod", "--timeout=5m")
 	c.must("delete", "pod", "done", waiting)
@@ -121,50 +128,63 @@ func TestChartIsRemovedWhileThereArePodsThatHaveEnded(t *testing.T) {
 // release is a release of the chart in the side's namespace.
 type release struct {
 	*side
+	// on are its nodes.
+	on            []string
 	chart, values string
 }
 
-// newRelease is one that is not installed yet, beside a pod that looks at a node.
-func newRelease(t *testing.T) *release {
-	s := newSide(t, "chart", "krun-chart")
-	var cancel context.CancelFunc
-	s.ctx, cancel = context.WithTimeout(t.Context(), 25*time.Minute)
-	t.Cleanup(cancel)
-	c := &release{side: s, chart: filepath.Join(os.Getenv(enableEnv), "charts/krunpod"), values: filepath.Join(t.TempDir(), "values.yaml")}
-	if err := os.WriteFile(c.values, []byte(chartValues), 0o600); err != nil {
-		t.Fatal(err)
+// newRelease is one that is not installed yet, for the side's node or for all, beside a pod that looks at a node.
+func newRelease(s *side) *release {
+	c := &release{side: s, on: nodes, chart: filepath.Join(os.Getenv(enableEnv), "charts/krunpod"), values: filepath.Join(s.TempDir(), "values.yaml")}
+	values := chartValues
+	if s.node != "" {
+		c.on = []string{s.node}
+		values += strings.Replace(chartNode, "NODE", s.node, 1)
+	}
+	if err := os.WriteFile(c.values, []byte(values), 0o600); err != nil {
+		s.Fatal(err)
 	}
 	s.start(looker, "looker")
-	s.spread()
-	t.Cleanup(c.remove)
+	s.Cleanup(c.remove)
 	return c
 }
 
-// install installs the first version on all nodes.
+// of is a value of each of its nodes.
+func (c *release) of(jsonpath string) (all []string) {
+	c.Helper()
+	for _, n := range c.on {
+		all = append(all, c.get("node/"+n, jsonpath))
+	}
+	return all
+}
+
+// says is whether each of its nodes has the label of a node that krun is ready on, or not.
+func (c *release) says(state string) bool {
+	c.Helper()
+	return !slices.ContainsFunc(c.of(`{.metadata.labels.krun\.dev/runtime}`), func(label string) bool { return label != state })
+}
+
+// install installs the first version.
 func (c *release) install(generation string) {
 	c.Helper()
 	before := c.containerd()
 	c.helm(generation, "install", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=first", "--wait", "--timeout=5m")
 	c.must("rollout", "status", "daemonset/krunpod-installer", waiting)
-	nodes := len(strings.Fields(c.get("nodes", "{.items[*].metadata.name}")))
-	c.until("the nodes' labels", func() bool {
-		return strings.Count(c.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`), "ready") == nodes
-	})
+	c.until("the nodes' labels", func() bool { return c.says("ready") })
 	if c.containerd() == before {
 		c.Error("containerd was not restarted by the installation: its process is not what this test thinks")
 	}
 }
 
 // upgrade upgrades from the version first, with Helm 4 and with metrics. containerd and what runs go on.
-func (c *release) upgrade(first string) {
+func (c *release) upgrade(first []string) {
 	c.Helper()
 	containerd := c.containerd()
 	c.helm("helm4", "upgrade", "krunpod", c.chart, "--values", c.values, "--set", "image.tag=next,metrics.enabled=true", "--wait", "--timeout=5m")
 	c.must("rollout", "status", "daemonset/krunpod-installer", waiting)
-	nodes := len(strings.Fields(first))
 	c.until("the next version on all nodes", func() bool {
-		next := strings.Fields(c.versions())
-		return len(next) == nodes && len(slices.Compact(next)) == 1 && next[0] != strings.Fields(first)[0]
+		next := slices.Compact(c.versions())
+		return len(next) == 1 && next[0] != "" && next[0] != first[0]
 	})
 	if got := c.in("looker", "chroot /host /opt/krunpod-chart/bin/krunctl --version"); !strings.HasSuffix(strings.TrimSpace(got), " next") {
 		c.Errorf("after the upgrade the node has %s", got)
@@ -207,7 +227,6 @@ func (c *release) metrics(pods ...string) {
 func (c *release) nodeFails() {
 	c.Helper()
 	node := c.get("pod/looker", "{.spec.nodeName}")
-	label := func() string { return c.get("node/"+node, `{.metadata.labels.krun\.dev/runtime}`) }
 	serving := c.metricsPods()
 	back := func() { c.in("looker", "if [ -e /host/dev/kvm.away ]; then mv /host/dev/kvm.away /host/dev/kvm; fi") }
 	c.in("looker", "mv /host/dev/kvm /host/dev/kvm.away")
@@ -221,8 +240,8 @@ func (c *release) nodeFails() {
 		return c.must("get", "events", "--namespace=default", "--field-selector=involvedObject.name="+node+",reason="+reason, "-o", "jsonpath={.items[*].message}")
 	}
 	c.until("its event", func() bool { return strings.Contains(events("KrunNotPossible"), "/dev/kvm") })
-	if got := label(); got != "not-ready" {
-		c.Errorf("the label of the node without KVM is %q", got)
+	if !c.says("not-ready") {
+		c.Errorf("without KVM the node is labelled %q", c.of("{.metadata.labels}"))
 	}
 	c.in("old", "true")
 	c.must("rollout", "status", "daemonset/krunpod-metrics", waiting)
@@ -230,7 +249,7 @@ func (c *release) nodeFails() {
 		c.Errorf("metrics were served by %q, and on a node that is not ready by %q", serving, now)
 	}
 	back()
-	c.until("the node to be ready again", func() bool { return label() == "ready" })
+	c.until("the node to be ready again", func() bool { return c.says("ready") })
 	if why := c.get("node/"+node, `{.metadata.annotations.krun\.dev/not-ready}`); why != "" {
 		c.Errorf("it is ready, and it is not: %s", why)
 	}
@@ -245,8 +264,8 @@ func (c *release) refused(why string) {
 	if log := c.must("logs", "job/krunpod-installer-retire"); !strings.Contains(log, why) {
 		c.Errorf("the removal does not say %q: %s", why, log)
 	}
-	if labels := c.get("nodes", `{.items[*].metadata.labels.krun\.dev/runtime}`); labels == "" || strings.Contains(labels, "not-ready") {
-		c.Errorf("after it the nodes are %q", labels)
+	if !c.says("ready") {
+		c.Errorf("after it the nodes are labelled %q", c.of("{.metadata.labels}"))
 	}
 }
 
@@ -285,20 +304,21 @@ func (c *release) logs() string {
 }
 
 // versions is what the nodes say of their installations.
-func (c *release) versions() string {
-	return c.get("nodes", `{.items[*].metadata.annotations.krun\.dev/installed}`)
+func (c *release) versions() []string {
+	c.Helper()
+	return c.of(`{.metadata.annotations.krun\.dev/installed}`)
 }
 
 // volatile are the places of a node where files come and go by themselves: those of the kernel, of containerd and the kubelet, logs.
 var volatile = []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/tmp", "/var/lib/kpnode", "/var/lib/kubelet", "/var/lib/cni",
 	"/var/lib/containerd", "/var/cache"}
 
-// state is what the nodes say of the installation, and all files of the looker's, with a sum of those in /etc.
+// state is what its nodes say of the installation, and all files of the looker's, with a sum of those in /etc.
 func (c *release) state() map[string]bool {
 	c.Helper()
-	all := map[string]bool{"labels " + c.get("nodes", "{.items[*].metadata.labels}"): true}
-	for _, a := range []string{"installed", "not-ready", "uninstall"} {
-		all[a+": "+c.get("nodes", `{.items[*].metadata.annotations.krun\.dev/`+a+`}`)] = true
+	all := map[string]bool{}
+	for _, what := range []string{"labels", `annotations.krun\.dev/installed`, `annotations.krun\.dev/not-ready`, `annotations.krun\.dev/uninstall`} {
+		all[fmt.Sprintf("%s: %q", what, c.of("{.metadata."+what+"}"))] = true
 	}
 	prune := "-path ." + strings.Join(volatile, " -o -path .")
 	for line := range strings.Lines(c.in("looker", "cd /host && find . -xdev \\( "+prune+" \\) -prune -o -print && find etc -xdev -type f -exec sha256sum {} +")) {

@@ -90,7 +90,7 @@ metadata: {name: NAME, annotations: {SELECTOR: kubernetes.io/hostname=NODE}}
 // goes with all that is in it: of a node that was asked for before the next test has it, else beside other tests (namespacesLeft).
 func newSide(t *testing.T, scope, handler string, on ...string) *side {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("%s%s-%s-%d-%d", prefix, scope, handler, time.Now().Unix()%1e6, serial.Add(1)), seen: compare.Seen{}, way: "tap"}
 	end := []string{"delete", "namespace", s.ns, "--wait=false"}

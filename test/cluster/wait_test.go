@@ -71,6 +71,16 @@ func (s *side) get(what, jsonpath string) string {
 	return value
 }
 
+// at is a time out of an object.
+func (s *side) at(what, jsonpath string) time.Time {
+	s.Helper()
+	at, err := time.Parse(time.RFC3339, s.get(what, jsonpath))
+	if err != nil {
+		s.Fatalf("%s of %s: %v", jsonpath, what, err)
+	}
+	return at
+}
+
 func (s *side) exists(what string) bool {
 	s.Helper()
 	_, err := api.Value(s.ctx, s.ns, what, "")
