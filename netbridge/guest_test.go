@@ -33,7 +33,7 @@ func (l *lab) attach(p Port) *guest {
 	for _, a := range p.Interface.Addresses {
 		if ip := netip.MustParsePrefix(a).Addr(); ip.Is4() {
 			g.ip4 = ip
-		} else {
+		} else if !ip.IsLinkLocalUnicast() {
 			g.ip6 = ip
 		}
 	}

@@ -33,7 +33,7 @@ func TestJoinReportsWhatTheGuestTakesOver(t *testing.T) {
 	}
 	want := &api.Interface{
 		Name: "eth0", Mac: eth0.HardwareAddr, Mtu: 1450,
-		Addresses: []string{"10.9.0.2/24", "fd09::2/64"},
+		Addresses: []string{"10.9.0.2/24", "fd09::2/64", linkLocal(eth0.HardwareAddr)},
 		Routes: []*api.Route{
 			{Destination: "10.9.0.0/24", Source: "10.9.0.2", Scope: unix.RT_SCOPE_LINK, Type: 1, Protocol: 2, Family: 4},
 			{Destination: "fd09::/64", Metric: 256, Type: 1, Protocol: 2, Family: 6},
@@ -85,7 +85,8 @@ func TestJoinTwoInterfaces(t *testing.T) {
 	if len(b.Interfaces) != 2 || b.Interfaces[0].Interface.Name != "eth0" || b.Interfaces[1].Interface.Name != "net1" {
 		t.Fatalf("interfaces %+v", b.Interfaces)
 	}
-	if a := b.Interfaces[1].Interface.Addresses; !reflect.DeepEqual(a, []string{"10.1.0.2/24"}) {
+	net1 := b.Interfaces[1].Interface
+	if a := net1.Addresses; !reflect.DeepEqual(a, []string{"10.1.0.2/24", linkLocal(net1.Mac)}) {
 		t.Errorf("addresses of net1: %v", a)
 	}
 	g := l.attach(b.Interfaces[1])

@@ -2,6 +2,7 @@ package netbridge
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -128,4 +129,9 @@ func (ns *testNS) qdiscs(link string) (res []string) {
 		res = append(res, fmt.Sprintf("filter %s %d", f.Type(), f.Attrs().Priority))
 	}
 	return res
+}
+
+// linkLocal is the address that the kernel makes from a hardware address: RFC 4291, appendix A.
+func linkLocal(m net.HardwareAddr) string {
+	return net.IP{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}.String() + "/64"
 }

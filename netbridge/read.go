@@ -44,7 +44,7 @@ func translate(link *netlink.LinkAttrs, addrs []netlink.Addr, routes []netlink.R
 	*api.Interface, error) {
 	iface := &api.Interface{Name: link.Name, Mac: slices.Clone(link.HardwareAddr), Mtu: uint32(link.MTU)}
 	for _, a := range addrs {
-		if a.LinkIndex == link.Index && takesOver(a, link.HardwareAddr) {
+		if a.LinkIndex == link.Index && takesOver(a) {
 			iface.Addresses = append(iface.Addresses, a.IPNet.String())
 		}
 	}
@@ -70,24 +70,12 @@ func translate(link *netlink.LinkAttrs, addrs []netlink.Addr, routes []netlink.R
 	return iface, nil
 }
 
-// takesOver reports whether the guest must be given address a of an interface with hardware address mac. It makes by
-// itself the link-local address derived from mac, and those that a router advertises.
-func takesOver(a netlink.Addr, mac net.HardwareAddr) bool {
+// takesOver reports whether the guest must be given address a. It makes those that a router advertises by itself.
+func takesOver(a netlink.Addr) bool {
 	if a.IPNet == nil || a.Flags&unix.IFA_F_DADFAILED != 0 {
 		return false
 	}
-	if a.IP.To4() != nil {
-		return true
-	}
-	return a.Flags&unix.IFA_F_PERMANENT != 0 && !a.IP.Equal(linkLocal(mac))
-}
-
-// linkLocal is the IPv6 link-local address with the modified EUI-64 identifier of mac, RFC 4291 appendix A.
-func linkLocal(mac net.HardwareAddr) net.IP {
-	if len(mac) != 6 {
-		return nil
-	}
-	return net.IP{0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
+	return a.IP.To4() != nil || a.Flags&unix.IFA_F_PERMANENT != 0
 }
 
 // concerns reports whether a route leads through link, if only with one of its hops.

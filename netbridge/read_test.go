@@ -39,11 +39,11 @@ func TestAddressesTakenOver(t *testing.T) {
 		{"IPv6 tentative", "fd09::2/64", unix.IFA_F_PERMANENT | unix.IFA_F_TENTATIVE, true},
 		{"IPv6 duplicate", "fd09::2/64", unix.IFA_F_PERMANENT | unix.IFA_F_DADFAILED, false},
 		{"IPv6 from a router", "fd09::a:b/64", unix.IFA_F_MANAGETEMPADDR, false},
-		{"link-local of the hardware address", "fe80::858:aff:fe09:2/64", unix.IFA_F_PERMANENT, false},
+		{"link-local of the hardware address", "fe80::858:aff:fe09:2/64", unix.IFA_F_PERMANENT, true},
 		{"link-local set by CNI", "fe80::2/64", unix.IFA_F_PERMANENT, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := takesOver(netlink.Addr{IPNet: cidr(tc.addr), Flags: tc.flags}, testMAC); got != tc.want {
+			if got := takesOver(netlink.Addr{IPNet: cidr(tc.addr), Flags: tc.flags}); got != tc.want {
 				t.Errorf("got %t", got)
 			}
 		})

@@ -119,13 +119,14 @@ func (p *plan) apply(link netlink.Link) error {
 			return fmt.Errorf("set MTU %d: %w", p.mtu, err)
 		}
 	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set up: %w", err)
-	}
+	// Before it is up: the kernel would make the link-local address, and keep it tentative for a second or two.
 	for i := range p.addrs {
 		if err := netlink.AddrReplace(link, &p.addrs[i]); err != nil {
 			return fmt.Errorf("add address %s: %w", p.addrs[i].IPNet, err)
 		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set up: %w", err)
 	}
 	for i := range p.neighs {
 		n := p.neighs[i]

@@ -77,7 +77,7 @@ func TestInterfacesTakeOverThePodsNetwork(t *testing.T) {
 		t.Errorf("lo is not up: %v, %v", lo, err)
 	}
 	err := Configure([]*api.Interface{
-		{Name: "eth1", Mac: mac(0), Mtu: 1400, Addresses: []string{"10.1.0.2/32", "fd00::2/64"}, Routes: []*api.Route{
+		{Name: "eth1", Mac: mac(0), Mtu: 1400, Addresses: []string{"10.1.0.2/32", "fd00::2/64", "fe80::ff:fe00:0/64"}, Routes: []*api.Route{
 			{Family: 4, Gateway: "169.254.1.1"}, // as Calico: the gateway is reachable by the next route
 			{Family: 4, Destination: "169.254.1.1/32", Scope: uint32(netlink.SCOPE_LINK)},
 			{Family: 6, Gateway: "fd00::1", Metric: 7},
@@ -106,10 +106,20 @@ func TestInterfacesTakeOverThePodsNetwork(t *testing.T) {
 	if got := routeText(t, link, 100); got != "10.7.0.0/16 10.99.0.1\n" {
 		t.Errorf("table 100: %q", got)
 	}
-	addrs, _ := netlink.AddrList(link, netlink.FAMILY_V6)
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+	if err != nil || len(addrs) != 2 {
+		t.Errorf("IPv6 addresses: %v, %v", addrs, err)
+	}
+	local := routeText(t, link, unix.RT_TABLE_LOCAL)
 	for _, a := range addrs {
-		if a.IP.String() == "fd00::2" && a.Flags&unix.IFA_F_TENTATIVE != 0 {
-			t.Error("fd00::2 is tentative")
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			t.Errorf("%s is tentative", a.IP)
+		}
+		if want := a.IP.String() + "/128 <nil>\n"; !strings.Contains(local, want) {
+			t.Errorf("no route %q in\n%s", want, local)
+		}
+		if want := a.IP.Mask(a.Mask).String() + "/64 <nil>\n"; !strings.Contains(routes, want) {
+			t.Errorf("no route %q in\n%s", want, routes)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"krun.dev/krunpod/test/testpod"
@@ -46,7 +47,12 @@ func measurements(expression string) ([]measurement, error) {
 	if err != nil || expression == "" {
 		return nil, err
 	}
-	return slices.DeleteFunc(allMeasurements(), func(m measurement) bool { return !which.MatchString(m.name) }), nil
+	all := allMeasurements()
+	some := slices.DeleteFunc(slices.Clone(all), func(m measurement) bool { return !which.MatchString(m.name) })
+	if len(some) == 0 {
+		return nil, fmt.Errorf("no measurement of the network matches %q; they have names such as %q", expression, all[0].name)
+	}
+	return some, nil
 }
 
 func allMeasurements() (all []measurement) {
@@ -96,6 +102,8 @@ func network(ctx context.Context, client *testpod.Client, w way, measured []meas
 	if err != nil {
 		return nil, err
 	}
+	// What the start has left to write would be written during the first measurements.
+	unix.Sync()
 	r = map[string]float64{}
 	for _, m := range measured {
 		if r[m.name], err = m.of(ctx, k); err != nil {

@@ -175,6 +175,7 @@ func (s *side) lookAtAttach(p *testpod.Pod) {
 			s.waitLog(k, "closed\n")
 		} else {
 			s.stream(name+"/second", open, say("two"))
+			s.waitLog(k, "got two\n") // the client may have had it first
 		}
 		out, errs, err := k.Log()
 		s.see(name+"/log", fmt.Sprint(out, "/", errs, "/", err))

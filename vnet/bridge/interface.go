@@ -11,7 +11,7 @@ import (
 
 // queueSize bounds the frames that wait here, in bytes of kernel memory; what comes beyond it is lost. The kernel doubles it
 // (socket(7), SO_RCVBUF).
-const queueSize = 2 << 20
+const queueSize = 4 << 20
 
 // Interface opens the interface with a name in the network namespace of the calling thread, as a packet socket. CAP_NET_RAW is
 // needed, and CAP_NET_ADMIN for the whole queue; neither is once it is open.
