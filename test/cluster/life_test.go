@@ -239,16 +239,13 @@ func TestEndings(t *testing.T) {
 		s.ready("deaf")
 		end()
 		// The finalizer keeps what the kubelet says of the end; the pod's removal takes as long as the node has other things to do.
-		asked, err := time.Parse(time.RFC3339, strings.TrimSpace(s.hackNode(s.node, "exec", "--", "date", "-u", "+%Y-%m-%dT%H:%M:%SZ")))
-		if err != nil {
-			s.Fatal(err)
-		}
 		s.must("delete", "pod", "deaf", "--wait=false")
 		s.until("deaf to end", func() bool { return s.get("pod/deaf", terminated+"exitCode}") != "" })
 		s.see("deaf.exit", s.get("pod/deaf", terminated+"exitCode}"))
-		// In whole seconds of the node's clock, which need not be the API server's.
-		late := s.at("pod/deaf", terminated+"finishedAt}").Sub(asked.Add(3 * time.Second))
-		s.Logf("deaf ended %v after its grace", late)
+		ahead := s.clockAhead()
+		// Its deletionTimestamp is when its grace is over (API reference, ObjectMeta), by the API server's clock. Both are in whole seconds.
+		late := s.at("pod/deaf", terminated+"finishedAt}").Add(-ahead).Sub(s.at("pod/deaf", "{.metadata.deletionTimestamp}"))
+		s.Logf("deaf ended %v after its grace; its node's clock was %v ahead", late, ahead)
 		s.see("deaf.had-its-grace", fmt.Sprint(late >= -time.Second && late < time.Minute-3*time.Second))
 		s.must("patch", "pod", "deaf", "--type=json", "-p", `[{"op":"remove","path":"/metadata/finalizers"}]`)
 		s.until("deaf to be gone", func() bool { return !s.exists("pod/deaf") })

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 const static = `
@@ -95,6 +96,18 @@ func (s *side) hackNode(node string, args ...string) string {
 		s.Fatalf("hack/node for %s: %q: %v: %s", node, args, err, errs.String())
 	}
 	return string(out)
+}
+
+// clockAhead is how far the node's clock is ahead of this machine's, which is the API server's. It is too little by the time that the answer takes.
+func (s *side) clockAhead() time.Duration {
+	s.Helper()
+	text := strings.TrimSpace(s.hackNode(s.node, "exec", "--", "date", "-u", "+%Y-%m-%dT%H:%M:%S.%NZ"))
+	now := time.Now()
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		s.Fatalf("the clock of %s: %v", s.node, err)
+	}
+	return at.Sub(now)
 }
 
 // sharesKernel is whether the node is this machine itself (hack/node's kind host): a boot has one id.
