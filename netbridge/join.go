@@ -13,8 +13,8 @@ import (
 // any gives an empty Bridge. Frames pass both ways as soon as libkrun attaches to the tap, or with watch, as soon as a process
 // carries them, and the namespace's own kernel answers for no address any more.
 //
-// The guest must add each address without a connected route of its own (IFA_F_NOPREFIXROUTE), since the routes hold
-// every one that the namespace had, and without duplicate address detection, which CNI has done.
+// The guest's routes must take the place of those that its kernel makes for the addresses, since they hold every one that the
+// namespace had, and it must add the addresses without duplicate address detection, which CNI has done.
 //
 // What a Join left that died halfway is cleared first. An error matches ErrNetNS, ErrUnsupported or ErrBusy where one
 // of these is the cause; after an error nothing is left in the namespace. CAP_SYS_ADMIN and CAP_NET_ADMIN are needed.

@@ -85,8 +85,8 @@ func concerns(r netlink.Route, link int) bool {
 }
 
 // guestMakes reports whether the guest's kernel makes the route by itself: the prefix of link-local addresses, and
-// what routers advertise. The connected routes of other addresses are not among them: CNI plugins such as ptp remove
-// these, so the guest gets exactly those that the namespace has.
+// what routers advertise. The connected routes of other addresses are not among them: CNI plugins such as ptp replace
+// these, so the guest gets those that the namespace has.
 func guestMakes(r netlink.Route) bool {
 	if r.Family != netlink.FAMILY_V6 {
 		return false

@@ -75,7 +75,7 @@ func TestRoutesTranslated(t *testing.T) {
 		{"IPv4 through an IPv6 neighbour",
 			netlink.Route{Family: 2, Dst: cidr("0.0.0.0/0"), Via: &netlink.Via{AddrFamily: 10, Addr: net.ParseIP("fe80::1")}},
 			&api.Route{Gateway: "fe80::1", Family: 4}},
-		{"connected", // carried: the guest adds addresses without a route of its own
+		{"connected", // carried: it takes the place of the one that the guest's kernel makes
 			netlink.Route{Family: 2, Dst: cidr("10.9.0.0/24"), Protocol: unix.RTPROT_KERNEL, Scope: 253},
 			&api.Route{Destination: "10.9.0.0/24", Protocol: 2, Scope: 253, Family: 4}},
 		{"IPv6 link-local prefix", netlink.Route{Family: 10, Dst: cidr("fe80::/64"), Protocol: unix.RTPROT_KERNEL}, nil},
