@@ -22,7 +22,7 @@ type report struct {
 	// Ratio is krun's median divided by runc's.
 	Ratio map[string]float64 `json:"ratio"`
 	// Network is by way and measurement.
-	Network map[string]map[string]float64 `json:"network,omitempty"`
+	Network map[string]map[string][]float64 `json:"network,omitempty"`
 }
 
 type samples struct {
@@ -50,15 +50,16 @@ func main() {
 	rounds := flag.Int("rounds", 5, "pods of each handler (0: none)")
 	crowd := flag.Int("crowd", 8, "idle pods at a time of each handler, for the memory of each (0: none)")
 	net := flag.String("network", ".", "what to measure of the network, as a regular expression (empty: nothing)")
+	netRounds := flag.Int("network-rounds", 3, "pods of each way into the network (0: none)")
 	file := flag.String("json", "bench.json", "file for the report")
 	flag.Parse()
-	if err := run(*rounds, *crowd, *net, *file); err != nil {
+	if err := run(*rounds, *crowd, *net, *netRounds, *file); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds, crowd int, net, file string) error {
+func run(rounds, crowd int, net string, netRounds int, file string) error {
 	measured, err := measurements(net)
 	if err != nil {
 		return err
@@ -74,7 +75,7 @@ func run(rounds, crowd int, net, file string) error {
 	}
 	defer client.Close()
 	r := report{Handlers: map[string]*samples{"runc": {}, "krun": {}}, Ratio: map[string]float64{}}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+crowd+6)*4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds+crowd+4*netRounds+2)*4*time.Minute)
 	defer cancel()
 	for i := range rounds {
 		// Alternately, so that a machine that slows down slows both.
@@ -93,13 +94,9 @@ func run(rounds, crowd int, net, file string) error {
 			}
 		}
 	}
-	if len(measured) > 0 {
-		r.Network = map[string]map[string]float64{}
-		for _, w := range ways {
-			fmt.Fprintf(os.Stderr, "network: %s\n", w.name)
-			if r.Network[w.name], err = network(ctx, client, w, measured); err != nil {
-				return fmt.Errorf("network of %s: %w", w.name, err)
-			}
+	if len(measured) > 0 && netRounds > 0 {
+		if r.Network, err = networks(ctx, client, measured, netRounds); err != nil {
+			return err
 		}
 	}
 	if rounds > 0 {

@@ -81,36 +81,67 @@ const (
 	iperfInPod = "/host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu /host/bin/iperf3"
 )
 
-// network measures one pod, by the names of the measurements.
-func network(ctx context.Context, client *testpod.Client, w way, measured []measurement) (r map[string]float64, err error) {
+// networks measures a new pod of each way, rounds times. Each measurement asks one pod after the other, so that a machine that slows
+// down slows all.
+func networks(ctx context.Context, client *testpod.Client, measured []measurement, rounds int) (map[string]map[string][]float64, error) {
+	r := map[string]map[string][]float64{}
+	for _, w := range ways {
+		r[w.name] = map[string][]float64{}
+	}
+	for i := range rounds {
+		if err := networkRound(ctx, client, measured, fmt.Sprintf("network, round %d of %d", i+1, rounds), r); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func networkRound(ctx context.Context, client *testpod.Client, measured []measurement, title string, r map[string]map[string][]float64) (err error) {
+	var pods []*testpod.Pod
+	defer func() {
+		for _, p := range pods {
+			err = errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
+		}
+	}()
+	containers := map[string]*testpod.Container{}
+	for _, w := range ways {
+		config := client.PodConfig("net")
+		config.Annotations = w.annotations
+		p, err := client.Run(ctx, w.handler, config)
+		if err != nil {
+			return fmt.Errorf("network of %s: %w", w.name, err)
+		}
+		pods = append(pods, p)
+		if containers[w.name], err = equipped(ctx, p); err != nil {
+			return fmt.Errorf("network of %s: %w", w.name, err)
+		}
+	}
+	// What the starts have left to write would be written during the first measurements.
+	unix.Sync()
+	for _, m := range measured {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", title, m.name)
+		for _, w := range ways {
+			v, err := m.of(ctx, containers[w.name])
+			if err != nil {
+				return fmt.Errorf("network of %s: %s: %w", w.name, m.name, err)
+			}
+			r[w.name][m.name] = append(r[w.name][m.name], v)
+		}
+	}
+	return nil
+}
+
+// equipped starts a container with the programs of the measurements.
+func equipped(ctx context.Context, p *testpod.Pod) (*testpod.Container, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	pod := client.PodConfig("net")
-	pod.Annotations = w.annotations
-	p, err := client.Run(ctx, w.handler, pod)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Remove(context.WithoutCancel(ctx))) }()
 	config := testpod.ContainerConfig("net", "exec sleep 100000")
 	config.Mounts = []*runtime.Mount{
 		{HostPath: "/usr", ContainerPath: "/host", Readonly: true}, {HostPath: self, ContainerPath: benchInPod, Readonly: true},
 	}
-	k, err := p.Run(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	// What the start has left to write would be written during the first measurements.
-	unix.Sync()
-	r = map[string]float64{}
-	for _, m := range measured {
-		if r[m.name], err = m.of(ctx, k); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.name, err)
-		}
-	}
-	return r, nil
+	return p.Run(ctx, config)
 }
 
 // transfer is a run of iperf3.
@@ -219,7 +250,7 @@ func (r *report) printNetwork(measured []measurement) {
 		return
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\nnetwork, pod and node over the bridge\t")
+	fmt.Fprint(w, "\nnetwork, pod and node over the bridge, median\t")
 	for _, way := range ways {
 		fmt.Fprintf(w, "%s\t", way.name)
 	}
@@ -227,7 +258,7 @@ func (r *report) printNetwork(measured []measurement) {
 	for _, m := range measured {
 		fmt.Fprintf(w, "%s\t", m.name)
 		for _, way := range ways {
-			fmt.Fprintf(w, "%.1f\t", r.Network[way.name][m.name])
+			fmt.Fprintf(w, "%.1f\t", median(r.Network[way.name][m.name]))
 		}
 		fmt.Fprintf(w, "%s\t\n", m.unit)
 	}
