@@ -120,6 +120,10 @@ func TestOffloadsAreInUse(t *testing.T) {
 			t.Errorf("the guest's NIC does not have %s, bit %d of %s", name, bit, features)
 		}
 	}
+	// And without this a guest on a slow node stays in frames of two segments (agent/guest, whereKnown).
+	if got := strings.TrimSpace(n.exec(k, "cat /proc/sys/net/ipv4/tcp_tso_rtt_log")); got != "12" {
+		t.Errorf("tcp_tso_rtt_log is %s", got)
+	}
 	var out []byte
 	if err := n.inNetNS(p, func() (err error) {
 		out, err = exec.Command("ethtool", "-k", "krun0").CombinedOutput()

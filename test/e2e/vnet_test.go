@@ -292,6 +292,12 @@ func TestEndOfTheVNetIsTheEndOfThePod(t *testing.T) {
 	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); err != nil || strings.TrimSpace(string(score)) != "0" {
 		t.Errorf("oom_score_adj is %s, %v", score, err)
 	}
+	// Before the VM's threads, which are in the same cgroup: the system call returns 20 - nice.
+	for process, want := range map[int]int{pid: 30, runnerOf(t, p.ID): 20} {
+		if got, err := unix.Getpriority(unix.PRIO_PROCESS, process); err != nil || got != want {
+			t.Errorf("priority of process %d is %d, want %d (%v)", process, got, want, err)
+		}
+	}
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
