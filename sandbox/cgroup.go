@@ -76,6 +76,18 @@ func makeCgroup(path string, jail krun.Jail) (*os.File, error) {
 	return f, nil
 }
 
+// enableController gives the sandbox's cgroup at path a controller that not every pod needs.
+func enableController(path, controller string) error {
+	m, err := cgroup2.Load(path)
+	if err == nil {
+		err = m.ToggleControllers([]string{controller}, cgroup2.Enable)
+	}
+	if err != nil {
+		return fmt.Errorf("enable the %s controller for the microVM's cgroup %s: %w", controller, path, err)
+	}
+	return nil
+}
+
 // allowedDevices is what a runner may open: /dev/null, /dev/kvm and /dev/net/tun (Documentation/admin-guide/
 // devices.txt). Making nodes is allowed, as in any container: every mount that the guest can reach is nodev.
 func allowedDevices() []specs.LinuxDeviceCgroup {

@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"github.com/containerd/cgroups/v3/cgroup2"
 )
 
 // cpuset is what a sandbox may use of the host's CPUs and NUMA nodes (cpuset.cpus and cpuset.mems,
@@ -20,12 +18,8 @@ type cpuset struct {
 // Pin keeps the VM to CPUs and NUMA nodes of the host, both in the kernel's list format; an empty one lifts the bound.
 func (s *Sandbox) Pin(cpus, mems string) error {
 	if cpus != "" || mems != "" {
-		m, err := cgroup2.Load(s.state.Cgroup)
-		if err == nil {
-			err = m.ToggleControllers([]string{"cpuset"}, cgroup2.Enable)
-		}
-		if err != nil {
-			return fmt.Errorf("enable the cpuset controller for the microVM's cgroup %s: %w", s.state.Cgroup, err)
+		if err := enableController(s.state.Cgroup, "cpuset"); err != nil {
+			return err
 		}
 	}
 	return s.cpuset.set(filepath.Join(cgroupRoot, s.state.Cgroup), cpus, mems)

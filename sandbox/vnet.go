@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -83,7 +82,7 @@ func (s *Sandbox) startVNet(cgroup, nic *os.File) error {
 				return err
 			}
 		}
-		preferInPod(cgroup)
+		s.preferVNet()
 		return v.cmd.Start()
 	})
 	if err != nil {
@@ -113,12 +112,16 @@ func (s *Sandbox) startVNet(cgroup, nic *os.File) error {
 // each frame.
 const vnetNice = -10
 
-// preferInPod gives this thread, and what it starts, vnetNice among the processes of a pod's cgroup. Without the controller cpu that would
-// be among all of the host's (sched(7), "The nice value and group scheduling"), so nothing is done then. Whether it could be done only
-// makes a difference in speed.
-func preferInPod(cgroup *os.File) {
-	if _, err := os.Stat(filepath.Join(cgroup.Name(), "cpu.weight")); err == nil {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, vnetNice)
+// preferVNet gives this thread, and what it starts, vnetNice among the processes of the sandbox's cgroup. Without the controller cpu it would
+// count among more than those (sched(7), "The nice value and group scheduling"). All that depends on it is speed, so a host where it
+// cannot be is left as it is.
+func (s *Sandbox) preferVNet() {
+	if err := enableController(s.state.Cgroup, "cpu"); err != nil {
+		log.L.WithError(err).Debug("the vnet has no priority")
+		return
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, vnetNice); err != nil {
+		log.L.WithError(err).Debug("the vnet has no priority")
 	}
 }
 
