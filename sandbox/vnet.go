@@ -116,11 +116,11 @@ const vnetNice = -10
 // count among more than those (sched(7), "The nice value and group scheduling"). All that depends on it is speed, so a host where it
 // cannot be is left as it is.
 func (s *Sandbox) preferVNet() {
-	if err := enableController(s.state.Cgroup, "cpu"); err != nil {
-		log.L.WithError(err).Debug("the vnet has no priority")
-		return
+	err := enableController(s.state.Cgroup, "cpu")
+	if err == nil {
+		err = unix.Setpriority(unix.PRIO_PROCESS, 0, vnetNice)
 	}
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, vnetNice); err != nil {
+	if err != nil {
 		log.L.WithError(err).Debug("the vnet has no priority")
 	}
 }

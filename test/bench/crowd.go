@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"krun.dev/krunpod/test/testpod"
 )
@@ -14,13 +15,7 @@ func gather(ctx context.Context, client *testpod.Client, handler string, n int, 
 		return err
 	}
 	var pods []*testpod.Pod
-	defer func() {
-		for _, p := range pods {
-			if rerr := p.Remove(context.WithoutCancel(ctx)); err == nil {
-				err = rerr
-			}
-		}
-	}()
+	defer func() { err = errors.Join(err, removeAll(ctx, pods)) }()
 	for range n {
 		p, err := client.Run(ctx, handler, client.PodConfig("crowd"))
 		if err != nil {
@@ -47,4 +42,11 @@ func gather(ctx context.Context, client *testpod.Client, handler string, n int, 
 		s.CrowdPSS[name] /= n
 	}
 	return nil
+}
+
+func removeAll(ctx context.Context, pods []*testpod.Pod) (err error) {
+	for _, p := range pods {
+		err = errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
+	}
+	return err
 }

@@ -98,11 +98,7 @@ func networks(ctx context.Context, client *testpod.Client, measured []measuremen
 
 func networkRound(ctx context.Context, client *testpod.Client, measured []measurement, title string, r map[string]map[string][]float64) (err error) {
 	var pods []*testpod.Pod
-	defer func() {
-		for _, p := range pods {
-			err = errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
-		}
-	}()
+	defer func() { err = errors.Join(err, removeAll(ctx, pods)) }()
 	containers := map[string]*testpod.Container{}
 	for _, w := range ways {
 		config := client.PodConfig("net")
