@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"krun.dev/krunpod/test/deadline"
 	"krun.dev/krunpod/test/kube"
 )
 
@@ -45,15 +46,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// api is the cluster, and nodes are the names of its nodes.
+// api is the cluster, nodes are the names of its nodes, and due is until when tests are begun.
 var (
 	api   *kube.Client
 	nodes []string
+	due   deadline.Deadline
 )
 
 func connect() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if due, err = deadline.FromEnv(); err != nil {
+		return err
+	}
 	if api, err = kube.New(ctx); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"krun.dev/krunpod/test/compare"
+	"krun.dev/krunpod/test/deadline"
 )
 
 // differences is the table of those from runc that have a reason, as test/e2e has one.
@@ -38,6 +39,7 @@ type side struct {
 func under(t *testing.T, scope string, look func(*side), ways ...string) {
 	t.Helper()
 	t.Parallel()
+	inTime(t)
 	table, err := compare.Parse(differences)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +66,7 @@ func under(t *testing.T, scope string, look func(*side), ways ...string) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			handler, way, _ := strings.Cut(name, "-")
-			s := newSide(t, scope, handler)
+			s := makeSide(t, scope, handler)
 			s.seen, s.way = seen, cmp.Or(way, s.way)
 			look(s)
 		})
@@ -86,9 +88,24 @@ kind: Namespace
 metadata: {name: NAME, annotations: {SELECTOR: kubernetes.io/hostname=NODE}}
 `
 
-// newSide makes the namespace. Its pods are on one node, which is one of on, or any without that. When the test ends the namespace
-// goes with all that is in it: of a node that was asked for before the next test has it, else beside other tests (namespacesLeft).
+// inTime leaves the test out after the deadline.
+func inTime(t *testing.T) {
+	t.Helper()
+	if due.Passed() {
+		t.Skip(deadline.Reason)
+	}
+}
+
+// newSide is a side of a test that has no other, and is begun in time.
 func newSide(t *testing.T, scope, handler string, on ...string) *side {
+	t.Helper()
+	inTime(t)
+	return makeSide(t, scope, handler, on...)
+}
+
+// makeSide makes the namespace. Its pods are on one node, which is one of on, or any without that. When the test ends the namespace
+// goes with all that is in it: of a node that was asked for before the next test has it, else beside other tests (namespacesLeft).
+func makeSide(t *testing.T, scope, handler string, on ...string) *side {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)

@@ -17,12 +17,13 @@ func TestWhatPassedInTheRecordMustRun(t *testing.T) {
 		results []nodes.Result
 		lost    bool
 	}{
-		"passes again":        {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.Passed}}, false},
-		"fails":               {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.Failed}}, false},
-		"is left out":         {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.Skipped}}, true},
-		"passes for another":  {[]nodes.Result{{Suite: "runc", Name: "a|same", Outcome: nodes.Passed}}, true},
-		"is no more":          {nil, true},
-		"another one is more": {[]nodes.Result{{Suite: "krun", Name: "d new", Outcome: nodes.Passed}}, true},
+		"passes again":         {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.Passed}}, false},
+		"fails":                {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.Failed}}, false},
+		"is left out":          {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.Skipped}}, true},
+		"is not begun in time": {[]nodes.Result{{Suite: "krun", Name: "a|same", Outcome: nodes.NotRun}}, false},
+		"passes for another":   {[]nodes.Result{{Suite: "runc", Name: "a|same", Outcome: nodes.Passed}}, true},
+		"is no more":           {nil, true},
+		"another one is more":  {[]nodes.Result{{Suite: "krun", Name: "d new", Outcome: nodes.Passed}}, true},
 	} {
 		err := recorded.lost(all, c.results)
 		if (err != nil) != c.lost || c.lost && (!strings.Contains(err.Error(), "krun: a|same") || strings.Contains(err.Error(), "b differs")) {

@@ -70,6 +70,9 @@ func (rep report) add(this run, results []nodes.Result, skips []skip) report {
 	}
 	ran := map[string]bool{}
 	for _, r := range results {
+		if r.Outcome == nodes.NotRun {
+			continue // a gap: such a report is not recorded (whole)
+		}
 		ran[columnOf(r.Suite)] = true
 		runs[columnOf(r.Suite)] = this
 		put(r.Name, columnOf(r.Suite), newVerdict(r, skips))

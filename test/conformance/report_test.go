@@ -24,6 +24,7 @@ func sample(t *testing.T) report {
 		{Suite: "runc", Name: "b differs", Outcome: nodes.Failed, Seconds: 3,
 			Output: "failed:\n pod 0123456789abcdef0123456789abcdef is gone"},
 		{Suite: "krun", Name: "c in part", Outcome: nodes.Skipped, Seconds: 6, Output: "not implemented"},
+		{Suite: "runc", Name: "c in part", Outcome: nodes.NotRun},
 	}, skips)
 }
 

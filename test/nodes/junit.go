@@ -40,7 +40,7 @@ func WriteJUnit(path, suite string, results []Result, took time.Duration) error 
 		switch r.Outcome {
 		case Failed:
 			c.Failure = &junitText{printable(r.Output)}
-		case Skipped:
+		case Skipped, NotRun:
 			c.Skipped = &junitText{printable(r.Output)}
 		}
 		s.Cases = append(s.Cases, c)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"krun.dev/krunpod/test/deadline"
 )
 
 func TestOnlyTheEmulatorsSignatureCountsAsALostCPU(t *testing.T) {
@@ -80,7 +82,7 @@ func TestEveryTestHasOneResultWhateverTheRunReported(t *testing.T) {
 	})
 	task, _ := q.next(t.Context())
 	got := []Result{{Suite: "s", Name: "a", Outcome: Passed}, {Suite: "s", Name: "not asked for", Outcome: Passed}}
-	if left := q.add(task.complete(got, "no result")); left != 1 {
+	if left := q.add(task.complete(got, Result{Outcome: Failed, Output: "no result"})); left != 1 {
 		t.Errorf("%d tasks left, want 1", left)
 	}
 	outcomes := map[string]Outcome{}
@@ -101,6 +103,23 @@ func TestAnInterruptedRunReportsWhatItDidNotRun(t *testing.T) {
 	}
 	if _, bad, _ := Count(q.done()); bad != 3 {
 		t.Errorf("%d tests have failed, want 3", bad)
+	}
+}
+
+func TestWhatIsNotBegunInTimeIsNeitherRunNorFailed(t *testing.T) {
+	t.Setenv(deadline.Env, "1")
+	tasks := []Task{{Name: "a", Suite: "s", Tests: []string{"a1", "a2"}}}
+	q := newQueue(tasks)
+	var err error
+	if q.end, err = deadline.FromEnv(); err != nil {
+		t.Fatal(err)
+	}
+	if task, ok := q.next(t.Context()); ok {
+		t.Errorf("task %s is handed out", task.Name)
+	}
+	results := q.done()
+	if passed, failed, skipped := Count(results); passed != 0 || failed != 0 || skipped != 2 || results[1].Name != "a2" || results[1].Output != deadline.Reason {
+		t.Errorf("results are %+v", results)
 	}
 }
 

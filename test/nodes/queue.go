@@ -3,12 +3,15 @@ package nodes
 import (
 	"context"
 	"sync"
+
+	"krun.dev/krunpod/test/deadline"
 )
 
 // queue hands tasks to nodes and collects their results.
 type queue struct {
 	mu      sync.Mutex
 	tasks   []Task
+	end     deadline.Deadline
 	again   map[string]bool
 	results []Result
 	faults  []string
@@ -16,11 +19,11 @@ type queue struct {
 
 func newQueue(tasks []Task) *queue { return &queue{tasks: tasks, again: map[string]bool{}} }
 
-// next takes a task from the queue; none after the end of ctx, so that those left are reported as not run.
+// next takes a task from the queue; none after the end of ctx, nor after the deadline, so that those left are reported as not run.
 func (q *queue) next(ctx context.Context) (Task, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.tasks) == 0 || ctx.Err() != nil {
+	if len(q.tasks) == 0 || ctx.Err() != nil || q.end.Passed() {
 		return Task{}, false
 	}
 	t := q.tasks[0]
@@ -53,8 +56,12 @@ func (q *queue) broke(t Task, fault string) bool {
 func (q *queue) done() []Result {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	why := Result{Outcome: Failed, Output: "not run: no node was left to run it on"}
+	if q.end.Passed() {
+		why = Result{Outcome: NotRun, Output: deadline.Reason}
+	}
 	for _, t := range q.tasks {
-		q.results = append(q.results, t.complete(nil, "not run: no node was left to run it on")...)
+		q.results = append(q.results, t.complete(nil, why)...)
 	}
 	q.tasks = nil
 	return q.results

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"krun.dev/krunpod/test/deadline"
 )
 
 // Options say where to run.
@@ -28,11 +30,16 @@ func (o Options) ready(ctx context.Context, n Node) error {
 }
 
 // Run runs the tasks in their order, each on the next node that is free. There is a result for every test of every task,
-// whatever the error, which says that a node could not be prepared or that too many broke.
+// whatever the error, which says that a node could not be prepared or that too many broke. What was not begun before the deadline
+// is named, and is no error.
 func Run(ctx context.Context, tasks []Task, o Options) ([]Result, error) {
 	workers := o.Nodes[:min(len(o.Nodes), len(tasks))]
-	log.Printf("%d tasks on %d nodes", len(tasks), len(workers))
 	q := newQueue(tasks)
+	var err error
+	if q.end, err = deadline.FromEnv(); err != nil {
+		return nil, err
+	}
+	log.Printf("%d tasks on %d nodes", len(tasks), len(workers))
 	ends := make(chan error, len(workers))
 	for _, n := range workers {
 		go func() { ends <- work(ctx, o, n, q) }()
@@ -43,7 +50,13 @@ func Run(ctx context.Context, tasks []Task, o Options) ([]Result, error) {
 	}
 	log.Printf("broken nodes: %d (emulator or node faults, see testing.md)", len(q.faults))
 	errs = append(errs, judgeFaults(os.Getenv(FaultsEnv), q.faults))
-	return q.done(), errors.Join(errs...)
+	results := q.done()
+	for _, r := range results {
+		if r.Outcome == NotRun {
+			log.Printf("%s  %s: %s", r.Outcome, r.Suite, r.Name)
+		}
+	}
+	return results, errors.Join(errs...)
 }
 
 // work runs tasks on one node until the queue is empty.
@@ -97,7 +110,7 @@ func runTask(ctx context.Context, n Node, t Task) (results []Result, fault strin
 	got := t.Run(ctx, n)
 	close(ended)
 	fault = <-broke
-	results = t.complete(got, fmt.Sprintf("the run ended after %.0f s without a result for it", time.Since(began).Seconds()))
+	results = t.complete(got, Result{Outcome: Failed, Output: fmt.Sprintf("the run ended after %.0f s without a result for it", time.Since(began).Seconds())})
 	if _, bad, _ := Count(results); fault == "" && bad > 0 {
 		fault = n.diagnose(ctx)
 	}

@@ -14,6 +14,8 @@ const (
 	Passed  Outcome = "pass"
 	Failed  Outcome = "FAIL"
 	Skipped Outcome = "skip"
+	// NotRun is a test that was not begun before the deadline; in sums and in JUnit it is a skipped one.
+	NotRun Outcome = "late"
 )
 
 // Result is one test's end. Output explains a failure or a skip.
@@ -38,8 +40,8 @@ type Task struct {
 	Run func(ctx context.Context, n Node) []Result
 }
 
-// complete gives every test of the task exactly one result: a test that reported nothing has failed.
-func (t Task) complete(got []Result, reason string) []Result {
+// complete gives every test of the task exactly one result; of a test that reported nothing it has the outcome and the output of otherwise.
+func (t Task) complete(got []Result, otherwise Result) []Result {
 	byName := map[string]Result{}
 	for _, r := range got {
 		byName[r.Name] = r
@@ -48,7 +50,8 @@ func (t Task) complete(got []Result, reason string) []Result {
 	for _, name := range t.Tests {
 		r, ok := byName[name]
 		if !ok {
-			r = Result{Suite: t.Suite, Name: name, Outcome: Failed, Output: reason}
+			r = otherwise
+			r.Suite, r.Name = t.Suite, name
 		}
 		all = append(all, r)
 	}
@@ -61,7 +64,7 @@ func Count(results []Result) (pass, fail, skip int) {
 		switch r.Outcome {
 		case Passed:
 			pass++
-		case Skipped:
+		case Skipped, NotRun:
 			skip++
 		default:
 			fail++

@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&o.nodes, "nodes", "1,2", "numbers of the nodes to run on")
 	flag.StringVar(&o.out, "out", "out", "directory for the reports")
 	flag.StringVar(&o.run, "run", "", "run only the tests that match this regular expression")
-	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "bound of one test")
+	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "bound of one test")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
