@@ -115,7 +115,7 @@ fs/aio-max-nr net/core/somaxconn net/core/rmem_max net/core/wmem_max net/core/op
 net/core/default_qdisc net/ipv4/ip_forward net/ipv4/ip_unprivileged_port_start net/ipv4/ip_local_port_range
 net/ipv4/ping_group_range net/ipv4/tcp_keepalive_time net/ipv4/tcp_syncookies net/ipv4/tcp_congestion_control
 net/ipv4/tcp_rmem net/ipv4/tcp_wmem net/ipv4/tcp_fin_timeout net/ipv4/tcp_tw_reuse net/ipv4/tcp_mtu_probing
-net/ipv4/tcp_max_syn_backlog net/ipv4/ip_default_ttl net/ipv4/conf/all/rp_filter net/ipv4/conf/default/rp_filter
+net/ipv4/tcp_max_syn_backlog net/ipv4/tcp_tso_rtt_log net/ipv4/ip_default_ttl net/ipv4/conf/all/rp_filter net/ipv4/conf/default/rp_filter
 net/ipv4/conf/eth0/rp_filter net/ipv4/conf/eth0/forwarding net/ipv4/conf/eth0/accept_redirects
 net/ipv4/conf/eth0/send_redirects net/ipv4/conf/eth0/arp_ignore net/ipv4/conf/eth0/arp_announce
 net/ipv4/conf/eth0/arp_notify net/ipv4/neigh/eth0/gc_stale_time net/ipv6/conf/all/disable_ipv6
