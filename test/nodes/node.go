@@ -67,10 +67,12 @@ func (n Node) status(ctx context.Context) string {
 	return fmt.Sprintf("unknown (%v)", err)
 }
 
+const containerdLog = "containerd.log"
+
 // logTime is what a node may take for its logs; one that is broken does not answer at all.
 const logTime = 20 * time.Second
 
-// saveLogs keeps what explains a failure.
+// saveLogs keeps what explains a failure, and prints what containerd called an error: of a run in CI nothing else is left.
 func (n Node) saveLogs(ctx context.Context, dir string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logTime)
 	defer cancel()
@@ -80,9 +82,9 @@ func (n Node) saveLogs(ctx context.Context, dir string) {
 	}
 	var all sync.WaitGroup
 	for file, args := range map[string][]string{
-		"console.log":    {"console", "--dump"},
-		"containerd.log": {"exec", "--", "tail", "-n", "2000", "/var/log/containerd.log"},
-		"dmesg.log":      {"exec", "--", "dmesg"},
+		"console.log": {"console", "--dump"},
+		containerdLog: {"exec", "--", "tail", "-n", "2000", "/var/log/containerd.log"},
+		"dmesg.log":   {"exec", "--", "dmesg"},
 	} {
 		// At once, so that what the node does not say costs nothing of what this machine has.
 		all.Go(func() {
@@ -96,4 +98,19 @@ func (n Node) saveLogs(ctx context.Context, dir string) {
 		})
 	}
 	all.Wait()
+	if out, err := os.ReadFile(filepath.Join(dir, containerdLog)); err == nil {
+		log.Printf("---- containerd's last errors on node %d\n%s\n----", n, indent(lastErrors(string(out))))
+	}
+}
+
+// lastErrors are the last lines of containerd's log of the level error, each cut to what a screen holds.
+func lastErrors(log string) string {
+	const most, width = 12, 500
+	var errors []string
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, " level=error ") {
+			errors = append(errors, strings.TrimSpace(line[:min(len(line), width)]))
+		}
+	}
+	return strings.Join(errors[max(0, len(errors)-most):], "\n")
 }

@@ -123,6 +123,19 @@ func TestWhatIsNotBegunInTimeIsNeitherRunNorFailed(t *testing.T) {
 	}
 }
 
+func TestLastErrors(t *testing.T) {
+	if got := lastErrors("time=1 level=info msg=a\ntime=2 level=error msg=b\n"); got != "time=2 level=error msg=b" {
+		t.Errorf("got %q", got)
+	}
+	long := strings.Repeat("time=3 level=error msg="+strings.Repeat("x", 2000)+"\n", 100)
+	if got := strings.Split(lastErrors(long), "\n"); len(got) != 12 || len(got[0]) != 500 {
+		t.Errorf("%d lines, the first of %d bytes", len(got), len(got[0]))
+	}
+	if got := lastErrors(""); got != "" {
+		t.Errorf("of nothing: %q", got)
+	}
+}
+
 func TestParse(t *testing.T) {
 	if got, err := Parse("4, 5"); err != nil || len(got) != 2 || got[0] != 4 || got[1] != 5 {
 		t.Errorf("4, 5 is %v, %v", got, err)
