@@ -30,5 +30,8 @@ func FromEnv() (Deadline, error) {
 	return Deadline{time.Unix(at, 0)}, nil
 }
 
+// IsSet says whether there is one.
+func (d Deadline) IsSet() bool { return !d.at.IsZero() }
+
 // Passed says whether a test is not to be begun any more.
-func (d Deadline) Passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+func (d Deadline) Passed() bool { return d.IsSet() && !time.Now().Before(d.at) }

@@ -8,7 +8,7 @@ func TestFromEnv(t *testing.T) {
 		passed bool
 	}{{"", false}, {"1", true}, {"99999999999", false}} {
 		t.Setenv(Env, tc.env)
-		if d, err := FromEnv(); err != nil || d.Passed() != tc.passed {
+		if d, err := FromEnv(); err != nil || d.Passed() != tc.passed || d.IsSet() != (tc.env != "") {
 			t.Errorf("%q: %v, %v", tc.env, d, err)
 		}
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
+	"krun.dev/krunpod/test/deadline"
 	"krun.dev/krunpod/test/nodes"
 )
 
@@ -21,6 +23,23 @@ func TestJudge(t *testing.T) {
 	} {
 		if got := judge(tc.err, tc.out); got != tc.want {
 			t.Errorf("judge(%v, %q) is %s, want %s", tc.err, tc.out, got, tc.want)
+		}
+	}
+}
+
+func TestWhatTakesMinutesIsFirstAndBeforeADeadlineLast(t *testing.T) {
+	for env, want := range map[string][]string{
+		"":            {"TestLongA", "TestLongD", "TestB", "TestC"},
+		"99999999999": {"TestB", "TestC", "TestLongA", "TestLongD"},
+	} {
+		t.Setenv(deadline.Env, env)
+		due, err := deadline.FromEnv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests := []string{"TestLongA", "TestB", "TestC", "TestLongD"}
+		if order(tests, due); !slices.Equal(tests, want) {
+			t.Errorf("with the deadline %q: %q", env, tests)
 		}
 	}
 }
