@@ -246,7 +246,11 @@ func TestEndings(t *testing.T) {
 		// Its deletionTimestamp is when its grace is over (API reference, ObjectMeta), by the API server's clock. Both are in whole seconds.
 		late := s.at("pod/deaf", terminated+"finishedAt}").Add(-ahead).Sub(s.at("pod/deaf", "{.metadata.deletionTimestamp}"))
 		s.Logf("deaf ended %v after its grace; its node's clock was %v ahead", late, ahead)
-		s.see("deaf.had-its-grace", fmt.Sprint(late >= -time.Second && late < time.Minute-3*time.Second))
+		hadGrace := late >= -time.Second && late < time.Minute-3*time.Second
+		if !hadGrace {
+			s.Logf("%s\n%s", s.get("pod/deaf", "{.metadata} {.status}"), s.tell())
+		}
+		s.see("deaf.had-its-grace", fmt.Sprint(hadGrace))
 		s.must("patch", "pod", "deaf", "--type=json", "-p", `[{"op":"remove","path":"/metadata/finalizers"}]`)
 		s.until("deaf to be gone", func() bool { return !s.exists("pod/deaf") })
 		s.see("late.phase", s.ended("late"))

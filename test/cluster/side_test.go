@@ -40,6 +40,7 @@ func under(t *testing.T, scope string, look func(*side), ways ...string) {
 	t.Helper()
 	t.Parallel()
 	inTime(t)
+	var partly atomic.Bool
 	table, err := compare.Parse(differences)
 	if err != nil {
 		t.Fatal(err)
@@ -48,9 +49,9 @@ func under(t *testing.T, scope string, look func(*side), ways ...string) {
 	for _, way := range ways {
 		others["krun-"+way] = compare.Seen{}
 	}
-	// It runs when both have ended.
+	// It runs when all have ended.
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() || partly.Load() {
 			return
 		}
 		unknown, stale := table.Of(scope).Check(runc, others)
@@ -65,8 +66,13 @@ func under(t *testing.T, scope string, look func(*side), ways ...string) {
 	one := func(name string, seen compare.Seen) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			t.Cleanup(func() {
+				if t.Skipped() {
+					partly.Store(true)
+				}
+			})
 			handler, way, _ := strings.Cut(name, "-")
-			s := makeSide(t, scope, handler)
+			s := newSide(t, scope, handler)
 			s.seen, s.way = seen, cmp.Or(way, s.way)
 			look(s)
 		})
@@ -96,17 +102,12 @@ func inTime(t *testing.T) {
 	}
 }
 
-// newSide is a side of a test that has no other, and is begun in time.
+// newSide makes the namespace, unless it is too late to begin. Its pods are on one node, which is one of on, or any without that. When
+// the test ends the namespace goes with all that is in it: of a node that was asked for before the next test has it, else beside other
+// tests (namespacesLeft).
 func newSide(t *testing.T, scope, handler string, on ...string) *side {
 	t.Helper()
 	inTime(t)
-	return makeSide(t, scope, handler, on...)
-}
-
-// makeSide makes the namespace. Its pods are on one node, which is one of on, or any without that. When the test ends the namespace
-// goes with all that is in it: of a node that was asked for before the next test has it, else beside other tests (namespacesLeft).
-func makeSide(t *testing.T, scope, handler string, on ...string) *side {
-	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, handler: handler, scope: scope, ns: fmt.Sprintf("%s%s-%s-%d-%d", prefix, scope, handler, time.Now().Unix()%1e6, serial.Add(1)), seen: compare.Seen{}, way: "tap"}
