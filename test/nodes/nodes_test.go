@@ -111,7 +111,7 @@ func TestWhatIsNotBegunInTimeIsNeitherRunNorFailed(t *testing.T) {
 	tasks := []Task{{Name: "a", Suite: "s", Tests: []string{"a1", "a2"}}}
 	q := newQueue(tasks)
 	var err error
-	if q.end, err = deadline.FromEnv(); err != nil {
+	if q.due, err = deadline.FromEnv(); err != nil {
 		t.Fatal(err)
 	}
 	if task, ok := q.next(t.Context()); ok {

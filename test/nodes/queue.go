@@ -11,7 +11,7 @@ import (
 type queue struct {
 	mu      sync.Mutex
 	tasks   []Task
-	end     deadline.Deadline
+	due     deadline.Deadline
 	again   map[string]bool
 	results []Result
 	faults  []string
@@ -23,7 +23,7 @@ func newQueue(tasks []Task) *queue { return &queue{tasks: tasks, again: map[stri
 func (q *queue) next(ctx context.Context) (Task, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.tasks) == 0 || ctx.Err() != nil || q.end.Passed() {
+	if len(q.tasks) == 0 || ctx.Err() != nil || q.due.Passed() {
 		return Task{}, false
 	}
 	t := q.tasks[0]
@@ -57,7 +57,7 @@ func (q *queue) done() []Result {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	why := Result{Outcome: Failed, Output: "not run: no node was left to run it on"}
-	if q.end.Passed() {
+	if q.due.Passed() {
 		why = Result{Outcome: NotRun, Output: deadline.Reason}
 	}
 	for _, t := range q.tasks {

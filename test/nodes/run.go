@@ -36,7 +36,7 @@ func Run(ctx context.Context, tasks []Task, o Options) ([]Result, error) {
 	workers := o.Nodes[:min(len(o.Nodes), len(tasks))]
 	q := newQueue(tasks)
 	var err error
-	if q.end, err = deadline.FromEnv(); err != nil {
+	if q.due, err = deadline.FromEnv(); err != nil {
 		return nil, err
 	}
 	log.Printf("%d tasks on %d nodes", len(tasks), len(workers))
