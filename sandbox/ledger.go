@@ -88,7 +88,7 @@ func count(state string, change func(*Ledger)) {
 // CountRestart adds a container that took the place of an earlier one.
 func (s *Sandbox) CountRestart() { count(s.cfg.State, func(l *Ledger) { l.Restarts++ }) }
 
-// countBoot adds the start that is complete, and its end when that comes.
+// countBoot adds the start that is complete, and its end when that comes. Who is told of the end finds it in the state.
 func (s *Sandbox) countBoot() error {
 	s.state.Booted = time.Now()
 	if err := s.state.save(s.dir); err != nil {
@@ -96,7 +96,7 @@ func (s *Sandbox) countBoot() error {
 	}
 	took := s.timeline.elapsed(s.state.Booted)
 	count(s.cfg.State, func(l *Ledger) { l.addBoot(took) })
-	s.counted = make(chan struct{})
+	s.ended, s.counted = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(s.counted)
 		<-s.runner.done
@@ -104,6 +104,7 @@ func (s *Sandbox) countBoot() error {
 		if err := s.state.save(s.dir); err != nil {
 			log.L.WithError(err).Warn("the end of this sandbox is not in its state")
 		}
+		close(s.ended)
 		count(s.cfg.State, func(l *Ledger) { l.Ends[s.runner.end]++ })
 	}()
 	return nil

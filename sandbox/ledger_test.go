@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"krun.dev/krunpod/config"
 )
 
 func TestLedgerCountsWhatManyShimsDo(t *testing.T) {
@@ -42,6 +44,23 @@ func TestLedgerOfAnotherVersionIsNamed(t *testing.T) {
 		if _, err := LoadLedger(state); (err == nil) != (text == "null") || err != nil && !strings.Contains(err.Error(), "remove it") {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// containerd and krunctl may look at a sandbox as soon as they are told that it has ended.
+func TestEndIsInTheStateWhenItIsTold(t *testing.T) {
+	for range 50 {
+		s := &Sandbox{dir: dir(t.TempDir()), cfg: &config.Config{State: t.TempDir()}, timeline: NewTimeline(time.Now()), runner: &runner{done: make(chan struct{})}}
+		if err := s.countBoot(); err != nil {
+			t.Fatal(err)
+		}
+		s.runner.end = EndNetwork
+		close(s.runner.done)
+		<-s.Done()
+		if st, err := LoadState(string(s.dir)); err != nil || st.End != EndNetwork {
+			t.Fatalf("the state says %+v, %v", st, err)
+		}
+		<-s.counted
 	}
 }
 

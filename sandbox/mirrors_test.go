@@ -33,7 +33,7 @@ func (a *volumeAgent) PutVolume(_ context.Context, r *api.PutVolumeRequest) (*ap
 
 func TestAVolumeIsFollowedUntilTheMicroVMEnds(t *testing.T) {
 	agent := &volumeAgent{dir: t.TempDir()}
-	s := &Sandbox{Agent: agent, runner: &runner{done: make(chan struct{})}}
+	s := &Sandbox{Agent: agent, ended: make(chan struct{})}
 	host := t.TempDir()
 	write := func(text string) {
 		t.Helper()
@@ -91,6 +91,6 @@ func TestAVolumeIsFollowedUntilTheMicroVMEnds(t *testing.T) {
 	}
 	s.followOnce(ctx)
 	guestHas("3", 4)
-	close(s.runner.done)
+	close(s.ended)
 	s.mirrors.wait()
 }

@@ -37,8 +37,8 @@ type Sandbox struct {
 	scratch  scratch
 	cpuset   cpuset
 
-	// counted is closed when the end of the VM is in the ledger.
-	counted chan struct{}
+	// ended is closed when the end of the VM is in the state, counted when it is in the ledger.
+	ended, counted chan struct{}
 
 	kernelRelease string
 
@@ -48,8 +48,8 @@ type Sandbox struct {
 // PID is the runner's process id on the host.
 func (s *Sandbox) PID() int { return s.runner.PID }
 
-// Done is closed when the VM has ended, for whatever reason.
-func (s *Sandbox) Done() <-chan struct{} { return s.runner.done }
+// Done is closed when the VM has ended, for whatever reason, and that is in the sandbox's state.
+func (s *Sandbox) Done() <-chan struct{} { return s.ended }
 
 // ExitedAt is when the VM ended; valid once Done is closed.
 func (s *Sandbox) ExitedAt() time.Time { return s.runner.exitedAt }
