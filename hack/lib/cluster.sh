@@ -43,8 +43,9 @@ component() {
 }
 
 control_plane_up() {
-	local pki=$STATE/pki bin
+	local pki=$STATE/pki bin addons
 	bin=$(kubernetes)/bin
+	addons=$("$REPO/hack/cached" addons)/bin
 	component etcd "$("$REPO/hack/cached" etcd)/bin/etcd" --data-dir "$STATE/etcd" --unsafe-no-fsync \
 		--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
 		--listen-peer-urls http://127.0.0.1:2380 --log-level warn
@@ -65,9 +66,9 @@ control_plane_up() {
 		--root-ca-file "$pki/ca.crt" --leader-elect=false --cert-dir "$STATE/run" --bind-address 127.0.0.1
 	component kube-scheduler "$bin/kube-scheduler" --kubeconfig "$pki/scheduler.kubeconfig" --leader-elect=false \
 		--cert-dir "$STATE/run" --bind-address 127.0.0.1
-	KUBECONFIG=$pki/admin.kubeconfig component coredns "$("$REPO/hack/cached" coredns)/bin/coredns" \
+	KUBECONFIG=$pki/admin.kubeconfig component coredns "$addons/coredns" \
 		-conf "$REPO/hack/kubernetes/Corefile"
-	component metrics-server "$("$REPO/hack/cached" metricsserver)/bin/metrics-server" --kubeconfig "$pki/admin.kubeconfig" \
+	component metrics-server "$addons/metrics-server" --kubeconfig "$pki/admin.kubeconfig" \
 		--authentication-kubeconfig "$pki/admin.kubeconfig" --authorization-kubeconfig "$pki/admin.kubeconfig" \
 		--bind-address "$SERVER" --secure-port 4443 --cert-dir "$STATE/run/metrics-server" --metric-resolution 15s \
 		--kubelet-preferred-address-types InternalIP --kubelet-certificate-authority "$pki/ca.crt"
@@ -117,7 +118,7 @@ node_joins() {
 	trap "rm -rf '$work'" RETURN
 	node_files "$work"
 	send "$(kubernetes)/bin/kube" kube
-	send "$("$REPO/hack/cached" networkpolicies)/bin/kube-network-policies" kube-network-policies
+	send "$("$REPO/hack/cached" addons)/bin/kube-network-policies" kube-network-policies
 	node_exec sh -c 'cd /opt/kubernetes && ln -sf kube kubelet && ln -sf kube kube-proxy'
 	tar -C "$work" --owner=0 --group=0 -cf - . | node_exec sh -c 'mkdir -p /etc/kubernetes && tar -C /etc/kubernetes -xf -'
 	node_exec /etc/kubernetes/start
@@ -140,9 +141,7 @@ cluster_up() {
 	mkdir -p "$STATE/run"
 	(IFS=, && echo "${NODES[*]}") >"$STATE/nodes"
 	"$REPO/hack/cached" etcd >/dev/null
-	"$REPO/hack/cached" coredns >/dev/null
-	"$REPO/hack/cached" metricsserver >/dev/null
-	"$REPO/hack/cached" networkpolicies >/dev/null
+	"$REPO/hack/cached" addons >/dev/null
 	kubernetes >/dev/null
 	"$REPO/hack/build"
 	on_nodes node_prepared

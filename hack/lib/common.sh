@@ -10,6 +10,10 @@ OUT=$REPO/out
 export REPO CACHE OUT
 mkdir -p "$CACHE"
 
+# Without the paths of this machine all that is built of Go is the same wherever it is built, and packages are compiled once for
+# programs and for tests.
+if [[ ${GOFLAGS:-} != *-trimpath* ]]; then export GOFLAGS="${GOFLAGS:-} -trimpath -buildvcs=false"; fi
+
 # say prints one line of progress; it goes to stderr, since stdout is what a script answers.
 say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 

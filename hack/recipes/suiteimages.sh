@@ -9,6 +9,6 @@ build() {
 	(
 		cd "$REPO" || exit
 		APT_CONFIG=$APT_DIR/apt.conf CGO_ENABLED=0 go run ./test/images -conformance -out "$1/images.tar"
-		CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$1/bin/" ./test/images/registry
+		CGO_ENABLED=0 go build -ldflags '-s -w' -o "$1/bin/" ./test/images/registry
 	)
 }
