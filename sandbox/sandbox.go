@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
@@ -43,6 +44,10 @@ type Sandbox struct {
 	kernelRelease string
 
 	state State
+
+	// deleting is held through a deletion, deleted says that one left nothing.
+	deleting sync.Mutex
+	deleted  bool
 }
 
 // PID is the runner's process id on the host.
@@ -146,8 +151,20 @@ func (s *Sandbox) Kill() error {
 	return nil
 }
 
-// Delete ends the VM, if it still runs, and removes everything that the sandbox made on the host. It is idempotent.
+// Delete ends the VM, if it still runs, and removes everything that the sandbox made on the host. One that failed can be tried
+// again; after one that did not, what is there is another sandbox's, which may have the same id.
 func (s *Sandbox) Delete(ctx context.Context) error {
+	s.deleting.Lock()
+	defer s.deleting.Unlock()
+	if s.deleted {
+		return nil
+	}
+	err := s.delete(ctx)
+	s.deleted = err == nil
+	return err
+}
+
+func (s *Sandbox) delete(ctx context.Context) error {
 	err := s.Kill()
 	if s.client != nil {
 		s.client.Close()

@@ -24,6 +24,44 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// containerd asks again for what has failed: then it must be possible, if its reason is gone.
+func TestDeleteCanBeTriedAgain(t *testing.T) {
+	ns, err := os.Open("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := dir(filepath.Join(t.TempDir(), "sandbox"))
+	if err := os.Mkdir(string(d), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := &Sandbox{dir: d, share: &share{ns: ns}}
+	if err := os.WriteFile(d.state(), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context()); err == nil || !strings.Contains(err.Error(), "state of sandbox") {
+		t.Fatalf("with a state that cannot be read: %v", err)
+	}
+	if err := s.state.save(d); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(string(d)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is left: %v", err)
+	}
+	// Another sandbox of the same id.
+	if err := errors.Join(os.Mkdir(string(d), 0o700), s.state.save(d)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(d.state()); err != nil {
+		t.Errorf("another sandbox was removed: %v", err)
+	}
+}
+
 func testShare(t *testing.T) *share {
 	t.Helper()
 	needRoot(t)

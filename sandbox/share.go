@@ -232,7 +232,10 @@ func (s *share) close() error {
 	if s.ns == nil {
 		return nil
 	}
-	return s.ns.Close()
+	if err := s.ns.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // openBeneath opens name below root without following a link or leaving it (openat2(2)).

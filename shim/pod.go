@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/containerd/log"
@@ -31,9 +30,6 @@ type pod struct {
 	ended chan struct{}
 
 	gauge gauge
-
-	deleteOnce sync.Once
-	deleteErr  error
 }
 
 func startPod(cfg *config.Config, spec sandbox.Spec, tl *sandbox.Timeline) *pod {
@@ -120,12 +116,10 @@ func (p *pod) exit() (status uint32, at time.Time) {
 
 // delete ends the VM and removes all that it left on the host.
 func (p *pod) delete(ctx context.Context) error {
-	p.deleteOnce.Do(func() {
-		p.cancel()
-		<-p.ready
-		if p.err == nil {
-			p.deleteErr = p.sb.Delete(ctx)
-		}
-	})
-	return p.deleteErr
+	p.cancel()
+	<-p.ready
+	if p.err != nil {
+		return nil
+	}
+	return p.sb.Delete(ctx)
 }
