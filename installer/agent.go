@@ -56,6 +56,10 @@ type Agent struct {
 	// Settled is called when the first decision about the node has been recorded.
 	Settled func() error
 
+	// before is the node as this agent found it, and standing says that the last outcome was a node that is ready.
+	before   *kube.Node
+	standing bool
+
 	retry     pause
 	undecided int
 	// fenced says that a removal took the readiness from the label and was then refused: nothing else changed.
@@ -82,13 +86,19 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		case a.fenced:
 			a.unfence(ctx)
-		case !next.After(time.Now()):
+		case a.lost(node) || !next.After(time.Now()):
 			next = time.Now().Add(a.install(ctx, node))
 		}
 		if !sleep(ctx, a.Poll) {
 			return nil
 		}
 	}
+}
+
+// lost reports whether a node that was made ready is so no more, by somebody else: its labels went with the node's object, or
+// containerd's configuration was written anew.
+func (a *Agent) lost(node *kube.Node) bool {
+	return a.standing && (node.Labels[LabelRuntime] == "" || node.Annotations[AnnotationVersion] == "" || !a.Installer.Standing())
 }
 
 // outcome is what an installation means for the node.
@@ -106,11 +116,15 @@ func (a *Agent) install(ctx context.Context, node *kube.Node) time.Duration {
 	if node.Annotations[AnnotationVersion] == "" && !a.patch(ctx, nil, map[string]any{AnnotationVersion: underWay}) {
 		return 0
 	}
+	if a.before == nil {
+		a.before = node
+	}
 	res, err := a.Installer.Install(ctx)
 	if ctx.Err() != nil {
 		return 0
 	}
 	o := a.judge(node, res, err)
+	a.standing = o.labels[LabelRuntime] == labelReady
 	if !a.patch(ctx, o.labels, o.annotations) {
 		return 0
 	}
@@ -133,13 +147,15 @@ func (a *Agent) judge(node *kube.Node, res *Result, err error) outcome {
 		return outcome{kind: "Warning", reason: "KrunCheckTimedOut", next: a.retry.next(),
 			message: "this node stays ready for krun pods and is tried again soon: " + err.Error()}
 	}
-	o := outcome{labels: map[string]any{}, annotations: map[string]any{}, kind: "Warning", decided: true}
+	// A rollout waits at a node that was ready before it, and is so no more: what it brings may be the reason.
+	stood := a.before.Labels[LabelRuntime] == labelReady
+	o := outcome{labels: map[string]any{}, annotations: map[string]any{}, kind: "Warning", decided: !stood}
 	why := ""
 	switch {
 	case slow:
 		o.reason, why = "KrunCheckTimedOut", err.Error()
 		o.message = "this node is tried again soon: " + why
-		o.decided = a.undecided >= maxUndecided
+		o.decided = o.decided && a.undecided >= maxUndecided
 	case err != nil:
 		o.reason, why = "KrunInstallFailed", err.Error()
 		o.message = "krun could not be installed: " + why
@@ -147,7 +163,7 @@ func (a *Agent) judge(node *kube.Node, res *Result, err error) outcome {
 		o.reason, why = "KrunNotPossible", res.Reason
 		o.message = "this node cannot run krun pods: " + why
 	default:
-		o.kind, o.reason, o.message = "Normal", "KrunReady", "this node runs krun pods, version "+res.Version
+		o.kind, o.reason, o.message, o.decided = "Normal", "KrunReady", "this node runs krun pods, version "+res.Version, true
 	}
 	if why == "" {
 		o.labels[LabelRuntime], o.annotations[AnnotationReason] = labelReady, nil
@@ -183,12 +199,16 @@ func (a *Agent) uninstall(ctx context.Context, node *kube.Node) bool {
 		a.tell(ctx, res, "Warning", "KrunUninstallFailed", err.Error())
 		return false
 	}
-	a.fenced = false
+	a.fenced, a.standing = false, false
 	gone := map[string]any{AnnotationReason: nil, AnnotationVersion: nil, AnnotationUninstall: nil}
 	if !a.patch(ctx, map[string]any{LabelRuntime: nil}, gone) {
 		return false
 	}
-	a.tell(ctx, res, "Normal", "KrunUninstalled", "krun was uninstalled from this node")
+	message := "krun was uninstalled from this node"
+	if res.Other != "" {
+		message += "; the installation under " + res.Other + " is another one, and stays"
+	}
+	a.tell(ctx, res, "Normal", "KrunUninstalled", message)
 	return true
 }
 

@@ -85,11 +85,13 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/api/v1/nodes":
 		reply(map[string]any{"items": s.nodes()})
 	case r.URL.Path == "/api/v1/namespaces/krunpod/pods" && r.URL.Query().Get("labelSelector") == "installers=these":
-		// One whose pod has ended has no installer.
-		reply(map[string]any{"items": []any{
-			map[string]any{"spec": map[string]string{"nodeName": "a"}, "status": map[string]string{"phase": "Running"}},
-			map[string]any{"spec": map[string]string{"nodeName": "dead"}, "status": map[string]string{"phase": "Running"}},
-			map[string]any{"spec": map[string]string{"nodeName": "deselected"}, "status": map[string]string{"phase": "Failed"}}}})
+		// One whose pod has ended, or cannot start, has no installer.
+		installer := func(node, phase, state string) any {
+			return map[string]any{"spec": map[string]string{"nodeName": node}, "status": map[string]any{"phase": phase,
+				"containerStatuses": []any{map[string]any{"state": map[string]any{state: map[string]any{}}}}}}
+		}
+		reply(map[string]any{"items": []any{installer("a", "Running", "running"), installer("dead", "Running", "running"),
+			installer("deselected", "Failed", "terminated"), installer("imageless", "Pending", "waiting"), installer("crashing", "Running", "waiting")}})
 	case r.URL.Path == "/api/v1/pods" && r.URL.Query().Get("continue") == "":
 		// The pod is on the second page.
 		reply(map[string]any{"metadata": map[string]string{"continue": "2"}, "items": []any{}})
@@ -291,6 +293,44 @@ func TestNodeThatWasReadyStaysSoThroughASlowCheck(t *testing.T) {
 	}
 }
 
+// A version that does not work must not go on to the next node.
+func TestRolloutWaitsAtANodeThatItMadeUnable(t *testing.T) {
+	for _, failure := range []string{"not ready", "slow", "failed"} {
+		n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+		checks := 0
+		n.checking = func() {
+			checks++
+			broken := checks <= maxUndecided+1
+			n.notReady, n.slow, n.broken = broken && failure == "not ready", broken && failure == "slow", broken && failure == "failed"
+		}
+		_, _, _ = startAgent(t, n, func(s *apiServer) { s.node.Labels[LabelRuntime] = labelReady })
+		if checks <= maxUndecided+1 {
+			t.Errorf("%s: the pod was ready after %d checks", failure, checks)
+		}
+	}
+}
+
+func TestWhatSomebodyElseTakesFromANodeThatIsReadyIsPutBack(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	api, _, _ := startAgent(t, n)
+	ready := func() bool {
+		labels, annotations, _ := api.seen()
+		return labels[LabelRuntime] == labelReady && annotations[AnnotationVersion] != ""
+	}
+	for what, take := range map[string]func(){
+		"label":      func() { delete(api.node.Labels, LabelRuntime) },
+		"annotation": func() { delete(api.node.Annotations, AnnotationVersion) },
+		"import":     func() { n.write("/etc/containerd/config.toml", v3Config) },
+	} {
+		api.mu.Lock()
+		take()
+		api.mu.Unlock()
+		until(t, "the "+what, func() bool {
+			return ready() && strings.Contains(n.read("/etc/containerd/config.toml"), "10-krunpod")
+		})
+	}
+}
+
 func TestFailedRequestsAreRepeatedSoon(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
 	checks := 0
@@ -304,14 +344,14 @@ func TestFailedRequestsAreRepeatedSoon(t *testing.T) {
 func TestRemovalNamesTheNodesThatCannotAnswerAndCanDoWithoutThem(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
 	api, client, _ := startAgent(t, n, func(s *apiServer) {
-		for _, name := range []string{"dead", "deselected"} {
+		for _, name := range []string{"dead", "deselected", "imageless", "crashing"} {
 			s.silent = append(s.silent, &kube.Meta{Name: name, Labels: map[string]string{LabelRuntime: labelReady}, Annotations: map[string]string{AnnotationVersion: "1"}})
 		}
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	err := removal(client, "krun").Run(ctx)
-	if err == nil || !strings.Contains(err.Error(), "dead (the node is not ready), deselected (no installer runs there)") {
+	if err == nil || !strings.Contains(err.Error(), "dead (the node is not ready), deselected (no installer runs there), imageless (no installer runs there), crashing (no installer runs there)") {
 		t.Fatal(err)
 	}
 	forced := removal(client, "krun")

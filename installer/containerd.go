@@ -1,12 +1,14 @@
 package installer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -17,6 +19,10 @@ const runtimes = "io.containerd.cri.v1.runtime"
 
 // dropInName sorts before an administrator's own files, which can override it.
 const dropInName = "10-krunpod.toml"
+
+// importPattern is what a configuration imports for the drop-in at path. It is a pattern, since containerd does not start with an
+// import of a file that is not there, and does with a pattern that matches none: whatever becomes of the drop-in.
+func importPattern(path string) string { return strings.TrimSuffix(path, ".toml") + "*.toml" }
 
 // emptyConfig is the configuration of a containerd 2 that has none.
 const emptyConfig = "version = 3\n"
@@ -55,8 +61,15 @@ type change struct {
 	// edited is what shall stand there; nil leaves it as it is.
 	edited   []byte
 	inserted string
-	dropIn   []byte
+	// dropIn shall be the drop-in, which is had; nil if there is none.
+	dropIn, had []byte
 }
+
+// done reports whether there is nothing to do.
+func (c *change) done(l Layout) bool { return bytes.Equal(c.had, c.dropIn) && !c.edits(l) }
+
+// edits reports whether the configuration itself changes, not only its trial.
+func (c *change) edits(l Layout) bool { return c.edited != nil && !l.Merged }
 
 // plan works out the change without making it.
 func (i *Installer) plan() (*change, error) {
@@ -74,6 +87,9 @@ func (i *Installer) plan() (*change, error) {
 	if c.dropIn, err = dropIn(version, i.Handler, i.shim()); err != nil {
 		return nil, fmt.Errorf("%s: %w", i.Layout.Config, err)
 	}
+	if c.had, err = i.Host.read(i.dropInPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	if imported, err := imports(c.config, i.Layout.Config, i.dropInPath()); imported || err != nil {
 		return c, err
 	}
@@ -81,7 +97,7 @@ func (i *Installer) plan() (*change, error) {
 		return nil, fmt.Errorf("%s is written anew by %s at each start and does not import %s/*.toml: take a newer %s, or import it in its template",
 			i.Layout.Config, i.Layout.Name, i.Layout.DropIn, i.Layout.Name)
 	}
-	if c.edited, c.inserted, err = addImport(c.config, i.dropInPath()); err != nil {
+	if c.edited, c.inserted, err = addImport(c.config, importPattern(i.dropInPath())); err != nil {
 		return nil, fmt.Errorf("%s: %w", i.Layout.Config, err)
 	}
 	return c, nil
@@ -103,8 +119,8 @@ func (i *Installer) dump(ctx context.Context, config string) (map[string]any, er
 }
 
 // onlyRuntime checks that after is before and the runtime, and nothing else: containerd before 2.0 replaces the CRI's whole
-// section by that of a drop-in.
-func onlyRuntime(before, after map[string]any, handler string) error {
+// section by that of a drop-in. A runtime that was there when no drop-in was is somebody else's.
+func onlyRuntime(before, after map[string]any, handler string, hadDropIn bool) error {
 	plugin, ok := after["plugins"].(map[string]any)[runtimes].(map[string]any)
 	if !ok {
 		return errors.New("this containerd has no " + runtimes + ": Krunpod needs containerd 2.0 or newer")
@@ -112,12 +128,14 @@ func onlyRuntime(before, after map[string]any, handler string) error {
 	for _, dump := range []map[string]any{before, after} {
 		delete(dump, "imports")
 	}
+	if p, ok := before["plugins"].(map[string]any)[runtimes].(map[string]any); ok {
+		if _, had := take(p, handler); had && !hadDropIn {
+			return fmt.Errorf("containerd has a runtime %s already, which is not the installer's: remove it, or take another handler", handler)
+		}
+	}
 	is, ok := take(plugin, handler)
 	if !ok || is["sandboxer"] != "shim" || is["runtime_type"] != "io.containerd.krun.v2" {
 		return fmt.Errorf("containerd would not have the runtime %s as the drop-in says: another file overrides it, or the containerd is too old", handler)
-	}
-	if p, ok := before["plugins"].(map[string]any)[runtimes].(map[string]any); ok {
-		take(p, handler)
 	}
 	if !reflect.DeepEqual(before, after) {
 		return errors.New("the drop-in would change more of containerd's configuration than the runtime: nothing was changed")

@@ -47,6 +47,28 @@ func imports(config []byte, at, path string) (bool, error) {
 	return false, nil
 }
 
+// runtimePath is where a drop-in has the runtime's shim, empty if it is none of the installer's.
+func runtimePath(dropIn []byte) string {
+	var c struct {
+		Plugins map[string]struct {
+			Containerd struct {
+				Runtimes map[string]struct {
+					Path string `toml:"runtime_path"`
+				} `toml:"runtimes"`
+			} `toml:"containerd"`
+		} `toml:"plugins"`
+	}
+	if err := toml.Unmarshal(dropIn, &c); err != nil {
+		return ""
+	}
+	for _, plugin := range c.Plugins {
+		for _, runtime := range plugin.Containerd.Runtimes {
+			return runtime.Path
+		}
+	}
+	return ""
+}
+
 // addImport adds path to the imports of a configuration of containerd, and returns the new configuration and the text that
 // was inserted into the old one; nothing else of it changes.
 func addImport(config []byte, path string) (edited []byte, inserted string, err error) {

@@ -45,6 +45,8 @@ type Result struct {
 	// Version is the digest of the files installed.
 	Version string `json:"version,omitempty"`
 	Layout  Layout `json:"layout"`
+	// Other is the directory of another installation, which an uninstallation of this one left alone.
+	Other string `json:"other,omitempty"`
 	// Changed are the files of the host that were written or removed, and Restarted whether containerd was.
 	Changed   []string `json:"changed"`
 	Restarted bool     `json:"restarted"`
@@ -66,7 +68,7 @@ type record struct {
 }
 
 func (i *Installer) version(id string) string { return filepath.Join(i.Prefix, versionsDir, id) }
-func (i *Installer) shim() string             { return filepath.Join(i.Prefix, "bin/containerd-shim-krun-v2") }
+func (i *Installer) shim() string             { return i.inPrefix(shimFile) }
 func (i *Installer) dropInPath() string       { return filepath.Join(i.Layout.DropIn, dropInName) }
 func (i *Installer) inPrefix(n string) string { return filepath.Join(i.Prefix, n) }
 
@@ -133,7 +135,14 @@ func (i *Installer) ours() error {
 		}
 	}
 	r, err := i.loadRecord()
-	if err != nil || r == nil {
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		other, err := i.other()
+		if err == nil && other != "" {
+			err = fmt.Errorf("%s is of the installation under %s: uninstall that before the node is set up otherwise", i.dropInPath(), other)
+		}
 		return err
 	}
 	if r.Config != i.Layout.Config || r.DropIn != i.dropInPath() || r.Handler != i.Handler {
@@ -141,6 +150,26 @@ func (i *Installer) ours() error {
 			r.Config, r.DropIn, r.Handler)
 	}
 	return nil
+}
+
+// other is the prefix of the installation that the drop-in is of, if that is another than this one.
+func (i *Installer) other() (string, error) {
+	data, err := i.Host.read(i.dropInPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	shim := runtimePath(data)
+	if shim == i.shim() {
+		return "", nil
+	}
+	prefix, ok := strings.CutSuffix(shim, "/"+shimFile)
+	if !ok {
+		return "", fmt.Errorf("%s is there and not the installer's: remove it, or take another directory for the drop-in", i.dropInPath())
+	}
+	return prefix, nil
 }
 
 // ErrUndecided is a check's answer when it took too long. A node with other things to do is no worse than before, so nothing was
@@ -203,6 +232,12 @@ func (i *Installer) put(res *Result, path string, data []byte) error {
 	return nil
 }
 
+// Standing reports whether containerd's configuration on disk has the runtime as an installation wrote it.
+func (i *Installer) Standing() bool {
+	c, err := i.plan()
+	return err == nil && c.done(i.Layout)
+}
+
 // configure adds the runtime to containerd, and restarts it if that changed anything. What fails is undone.
 func (i *Installer) configure(ctx context.Context, res *Result) error {
 	c, err := i.plan()
@@ -213,19 +248,19 @@ func (i *Installer) configure(ctx context.Context, res *Result) error {
 	if err != nil {
 		return err
 	}
-	old, err := i.Host.read(i.dropInPath())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	same := string(old) == string(c.dropIn) && (c.edited == nil || i.Layout.Merged)
-	if same && r != nil && !r.Restart {
+	if c.done(i.Layout) && r != nil && !r.Restart {
 		return nil
+	}
+	if r == nil || !r.Restart {
+		if err := i.serves(); err != nil {
+			return err
+		}
 	}
 	if r == nil {
 		r = &record{Handler: i.Handler, Config: i.Layout.Config, Existed: c.existed, DropIn: i.dropInPath(),
 			Dirs: append(i.missing(i.Layout.DropIn), i.missing(filepath.Dir(i.Layout.Config))...)}
 	}
-	if c.edited != nil && !i.Layout.Merged {
+	if c.edits(i.Layout) {
 		r.Existed, r.Inserted = c.existed, c.inserted
 		if err := i.Host.write(i.inPrefix(backupFile), c.config); err != nil {
 			return err
@@ -236,7 +271,7 @@ func (i *Installer) configure(ctx context.Context, res *Result) error {
 		return err
 	}
 	if err := i.apply(ctx, c, res); err != nil {
-		return errors.Join(err, i.undo(ctx, c, old, res, r))
+		return errors.Join(err, i.undo(ctx, c, res, r))
 	}
 	r.Restart = false
 	return i.saveRecord(r)
@@ -263,10 +298,10 @@ func (i *Installer) apply(ctx context.Context, c *change, res *Result) error {
 	if err != nil {
 		return err
 	}
-	if err := onlyRuntime(before, after, i.Handler); err != nil {
+	if err := onlyRuntime(before, after, i.Handler, c.had != nil); err != nil {
 		return err
 	}
-	if c.edited != nil && !i.Layout.Merged {
+	if c.edits(i.Layout) {
 		if err := i.put(res, i.Layout.Config, c.edited); err != nil {
 			return err
 		}
@@ -276,9 +311,9 @@ func (i *Installer) apply(ctx context.Context, c *change, res *Result) error {
 }
 
 // undo takes apply back, and restarts containerd if it was restarted with the change.
-func (i *Installer) undo(ctx context.Context, c *change, oldDropIn []byte, res *Result, r *record) error {
+func (i *Installer) undo(ctx context.Context, c *change, res *Result, r *record) error {
 	var errs []error
-	if c.edited != nil && !i.Layout.Merged {
+	if c.edits(i.Layout) {
 		if c.existed {
 			errs = append(errs, i.Host.write(i.Layout.Config, c.config))
 		} else {
@@ -286,8 +321,8 @@ func (i *Installer) undo(ctx context.Context, c *change, oldDropIn []byte, res *
 		}
 		r.Inserted = ""
 	}
-	if oldDropIn != nil {
-		errs = append(errs, i.Host.write(i.dropInPath(), oldDropIn))
+	if c.had != nil {
+		errs = append(errs, i.Host.write(i.dropInPath(), c.had))
 	} else {
 		errs = append(errs, i.Host.remove(i.dropInPath()))
 	}
@@ -300,7 +335,7 @@ func (i *Installer) undo(ctx context.Context, c *change, oldDropIn []byte, res *
 		return err
 	}
 	res.Changed = []string{}
-	if oldDropIn == nil {
+	if c.had == nil {
 		i.removeDirs(r.Dirs)
 		return i.Host.remove(i.inPrefix(recordFile))
 	}
@@ -358,9 +393,12 @@ func (i *Installer) Uninstall(ctx context.Context, force bool) (*Result, error) 
 		return res, err
 	}
 	if r != nil {
-		if err := i.deconfigure(ctx, r, res); err != nil {
-			return res, err
-		}
+		err = i.deconfigure(ctx, r, res)
+	} else {
+		res.Other, err = i.other()
+	}
+	if err != nil {
+		return res, err
 	}
 	// Once more: until here a pod could start.
 	if err := i.clean(ctx); err != nil && !force {
@@ -447,10 +485,11 @@ func (i *Installer) restoreConfig(r *record, res *Result) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(string(now), r.DropIn) {
+	pattern := importPattern(r.DropIn)
+	if !strings.Contains(string(now), pattern) {
 		return nil
 	}
-	edited, err := removeImport(now, r.Inserted, r.DropIn)
+	edited, err := removeImport(now, r.Inserted, pattern)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.Config, err)
 	}

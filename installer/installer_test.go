@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,7 +27,9 @@ type node struct {
 	root     string
 	notReady bool
 	// slow makes checks run out of time.
-	slow     bool
+	slow bool
+	// broken makes krunctl say nothing that is understood.
+	broken   bool
 	pods     string
 	restarts int
 	// active is systemd's unit that runs.
@@ -119,6 +122,9 @@ func (n *node) run(_ context.Context, argv ...string) ([]byte, error) {
 			n.checking()
 		}
 		n.checked = argv
+		if n.broken {
+			return nil, errors.New("exit status 1")
+		}
 		if n.slow {
 			return []byte(`{"ready":false,"checks":[{"name":"boot","detail":"the guest did not answer within 1m0s","remedy":"wait","timedOut":true}]}`), errors.New("exit status 3")
 		}
@@ -379,7 +385,7 @@ func TestWhatIsNotUnderstoodIsRefusedAndLeftAlone(t *testing.T) {
 		"no TOML":       {config: "version = = 3\n", want: "not understood"},
 		"not a list":    {config: "version = 3\nimports = 5\n", want: "Imports"},
 		"before 2.0":    {config: kindConfig, want: "more of containerd's configuration", tooOld: true},
-		"its own krun":  {config: "version = 3\nimports = [\"/etc/x.toml\"]\n", want: "another file overrides"},
+		"its own krun":  {config: "version = 3\nimports = [\"/etc/x.toml\"]\n", want: "a runtime krun already"},
 		"dotted import": {config: "imports.x = 1\nversion = 3\n", want: "Imports"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -387,6 +393,7 @@ func TestWhatIsNotUnderstoodIsRefusedAndLeftAlone(t *testing.T) {
 				"/etc/x.toml": "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.krun]\nsandboxer = \"podsandbox\"\n"})
 			n.tooOld = tc.tooOld
 			i := n.installer(t, Layout{})
+			n.listen(t, i)
 			res, err := i.Install(t.Context())
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("%+v, %v", res, err)
@@ -461,7 +468,18 @@ func TestInstallAfterACrashAtAnyWriteEndsWellAndUninstalls(t *testing.T) {
 }
 
 func TestUpgradeKeepsTheFilesThatRunningPodsUse(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { upgradeKeeps(t, "/opt") })
+	// As on a system whose /opt leads elsewhere: the kernel names what runs without the link.
+	t.Run("link", func(t *testing.T) { upgradeKeeps(t, "/var/opt") })
+}
+
+func upgradeKeeps(t *testing.T, opt string) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	if opt != "/opt" {
+		if err := errors.Join(os.MkdirAll(n.root+opt, 0o755), os.Symlink(opt, n.root+"/opt")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	i := n.installer(t, Layout{})
 	n.listen(t, i)
 	first, err := i.Install(t.Context())
@@ -472,7 +490,7 @@ func TestUpgradeKeepsTheFilesThatRunningPodsUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	exe := filepath.Join(i.Proc, "7/exe")
-	if err := os.Symlink("/opt/krunpod/versions/"+first.Version+"/bin/containerd-shim-krun-v2", exe); err != nil {
+	if err := os.Symlink(opt+"/krunpod/versions/"+first.Version+"/bin/containerd-shim-krun-v2", exe); err != nil {
 		t.Fatal(err)
 	}
 	i.Payload = payload(t, "2")
@@ -480,10 +498,10 @@ func TestUpgradeKeepsTheFilesThatRunningPodsUse(t *testing.T) {
 	if err != nil || second.Restarted || second.Version == first.Version {
 		t.Fatalf("%+v, %v", second, err)
 	}
-	if got := n.read("/opt/krunpod/bin/krunctl"); got != "2" {
+	if got := n.read(opt + "/krunpod/bin/krunctl"); got != "2" {
 		t.Errorf("current is %q", got)
 	}
-	if got := n.read("/opt/krunpod/versions/" + first.Version + "/bin/krunctl"); got != "1" {
+	if got := n.read(opt + "/krunpod/versions/" + first.Version + "/bin/krunctl"); got != "1" {
 		t.Errorf("the running version has %q", got)
 	}
 	os.Remove(exe)
@@ -589,6 +607,88 @@ func TestAnotherPrefixIsOnlyInTheDropIn(t *testing.T) {
 		t.Error(err)
 	}
 	same(t, before, n.files())
+}
+
+// containerd has one drop-in of an installer's.
+func TestAnInstallationUnderAnotherPrefixIsNotTakenOver(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	first := n.installer(t, Layout{})
+	n.listen(t, first)
+	before := n.files()
+	if _, err := first.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	installed := n.files()
+	second := *first
+	second.Prefix = "/srv/krunpod"
+	if _, err := second.Install(t.Context()); err == nil || !strings.Contains(err.Error(), "is of the installation under /opt/krunpod: uninstall that before") {
+		t.Fatal(err)
+	}
+	if res, err := second.Uninstall(t.Context(), false); err != nil || res.Other != "/opt/krunpod" || res.Restarted {
+		t.Errorf("%+v, %v", res, err)
+	}
+	same(t, installed, n.files())
+	if _, err := first.Uninstall(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	same(t, before, n.files())
+}
+
+func TestADropInOfSomebodyElseIsLeftAlone(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config, "/etc/containerd/conf.d/10-krunpod.toml": "version = 3\n"})
+	before := n.files()
+	if _, err := n.installer(t, Layout{}).Install(t.Context()); err == nil || !strings.Contains(err.Error(), "not the installer's") {
+		t.Error(err)
+	}
+	same(t, before, n.files())
+}
+
+// Whoever removes the drop-in, or puts an old configuration back, must not keep containerd from starting.
+func TestImportOfADropInThatIsGoneIsNoError(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	n.listen(t, i)
+	if _, err := i.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(n.root, i.dropInPath())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.dump(t.Context(), i.Layout.Config); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestContainerdThatReadsAnotherFileIsLeftAlone(t *testing.T) {
+	for _, tc := range []struct{ cmdline, want string }{
+		{"/usr/bin/containerd", ""},
+		{"/usr/bin/containerd\x00-c\x00/etc/containerd/config.toml", ""},
+		{"/usr/bin/containerd\x00--log-level\x00info\x00--config\x00/etc/containerd/config-kops.toml", "reads /etc/containerd/config-kops.toml, not /etc/containerd/config.toml"},
+		{"containerd\x00--config=/etc/other.toml\x00", "reads /etc/other.toml"},
+		{"containerd\x00--config", ""},
+		{"python3\x00--config=/etc/other.toml", ""},
+	} {
+		n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+		i := n.installer(t, Layout{})
+		n.listen(t, i)
+		// The test itself listens.
+		self := filepath.Join(i.Proc, strconv.Itoa(os.Getpid()))
+		if err := errors.Join(os.MkdirAll(self, 0o755), os.WriteFile(filepath.Join(self, "cmdline"), []byte(tc.cmdline), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := i.Install(t.Context())
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || n.restarts != 0 || i.Host.exists("/etc/containerd/conf.d")) {
+			t.Errorf("%q: %v, %d restarts", tc.cmdline, err, n.restarts)
+		}
+	}
+}
+
+func TestContainerdThatDoesNotAnswerIsLeftAlone(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
+	i := n.installer(t, Layout{})
+	if _, err := i.Install(t.Context()); err == nil || !strings.Contains(err.Error(), "set containerd.socket") || n.restarts != 0 || i.Host.exists("/etc/containerd/conf.d") {
+		t.Errorf("%v, %d restarts", err, n.restarts)
+	}
 }
 
 func TestUninstallTakesWhatACrashLeft(t *testing.T) {

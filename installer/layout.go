@@ -25,6 +25,8 @@ type Layout struct {
 	Generated bool `json:"generated,omitempty"`
 	// Merged says that the distribution reads DropIn itself and merges it into what Config imports.
 	Merged bool `json:"merged,omitempty"`
+	// Template says that containerd is started with another file, which is made from Config.
+	Template bool `json:"template,omitempty"`
 }
 
 // distribution is a layout, the file by which it is known, and the units of systemd that can run its containerd.
@@ -59,14 +61,14 @@ func (h Host) distributions() []distribution {
 			Containerd: "/var/lib/k0s/bin/containerd", Socket: "/run/k0s/containerd.sock", Merged: true}},
 		{mark: "/var/snap/microk8s/current/args/containerd-template.toml", units: []string{"snap.microk8s.daemon-containerd"}, Layout: Layout{Name: "microk8s",
 			Config: "/var/snap/microk8s/current/args/containerd-template.toml", DropIn: "/var/snap/microk8s/common/krunpod",
-			Containerd: "/snap/microk8s/current/bin/containerd", Socket: "/var/snap/microk8s/common/run/containerd.sock"}},
+			Containerd: "/snap/microk8s/current/bin/containerd", Socket: "/var/snap/microk8s/common/run/containerd.sock", Template: true}},
 		plain(h.plainName()),
 	}
 }
 
 // plain is containerd as its own packages install it; kind and minikube have it so too.
 func plain(name string) distribution {
-	return distribution{units: []string{"containerd"}, Layout: Layout{Name: name, Config: "/etc/containerd/config.toml",
+	return distribution{units: []string{"containerd"}, Layout: Layout{Name: name, Config: defaultConfig,
 		DropIn: "/etc/containerd/conf.d", Containerd: "containerd", Socket: "/run/containerd/containerd.sock"}}
 }
 
@@ -127,7 +129,7 @@ func (h Host) Detect(ctx context.Context, override Layout) (Layout, error) {
 	}
 	if override.Config != "" {
 		// A file that was named is one that may be edited.
-		l.Config, l.Generated, l.Merged = override.Config, false, false
+		l.Config, l.Generated, l.Merged, l.Template = override.Config, false, false, false
 	}
 	for _, f := range []struct{ to, from *string }{{&l.DropIn, &override.DropIn}, {&l.Containerd, &override.Containerd}, {&l.Socket, &override.Socket}} {
 		if *f.from != "" {

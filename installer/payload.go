@@ -26,6 +26,7 @@ const (
 	recordFile  = "install.json"
 	backupFile  = "containerd.backup"
 	madeFile    = "made"
+	shimFile    = "bin/containerd-shim-krun-v2"
 )
 
 // digest names the files below dir by their names, modes and contents.
@@ -179,6 +180,15 @@ func (i *Installer) running() (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The kernel names a program without the links that lead to it.
+	at, err := i.Host.path(i.inPrefix(versionsDir))
+	if err != nil {
+		return nil, err
+	}
+	rel, err := filepath.Rel(i.Host.Root, at)
+	if err != nil {
+		return nil, err
+	}
 	found := map[string]bool{}
 	for _, exe := range exes {
 		target, err := os.Readlink(exe)
@@ -189,7 +199,7 @@ func (i *Installer) running() (map[string]bool, error) {
 			return nil, fmt.Errorf("what runs cannot be found out: %w", err)
 		}
 		// A runner's root is its jail, and its program's name there another; the shim of its pod has the version.
-		if rest, ok := strings.CutPrefix(target, filepath.Join(i.Prefix, versionsDir)+"/"); ok {
+		if rest, ok := strings.CutPrefix(target, "/"+rel+"/"); ok {
 			id, _, _ := strings.Cut(rest, "/")
 			found[id] = true
 		}

@@ -12,8 +12,12 @@ import (
 	"krun.dev/krunpod/installer/kube"
 )
 
-// retirePoll is how often a removal looks at the nodes.
-const retirePoll = 2 * time.Second
+const (
+	// retirePoll is how often a removal looks at the nodes.
+	retirePoll = 2 * time.Second
+	// silence is how many looks in a row a forced one gives nodes that cannot answer: an installer may be about to start.
+	silence = 5
+)
 
 // Removal takes Krunpod off all nodes of a cluster, by asking the installers there.
 type Removal struct {
@@ -89,13 +93,15 @@ func (r *Removal) ask(ctx context.Context) ([]left, error) {
 	if r.Force {
 		request = requestForce
 	}
-	for {
+	for quiet := 0; ; {
 		rest, err := r.left(ctx, request)
 		if err != nil {
 			return nil, err
 		}
-		waiting := slices.ContainsFunc(rest, func(l left) bool { return l.silent == "" })
-		if len(rest) == 0 || r.Force && !waiting {
+		if quiet++; slices.ContainsFunc(rest, func(l left) bool { return l.silent == "" }) {
+			quiet = 0
+		}
+		if len(rest) == 0 || r.Force && quiet >= silence {
 			return rest, nil
 		}
 		select {
@@ -122,7 +128,7 @@ func (r *Removal) left(ctx context.Context, request string) ([]left, error) {
 	}
 	installers := map[string]bool{}
 	for _, p := range pods {
-		installers[p.Spec.NodeName] = installers[p.Spec.NodeName] || !p.Ended()
+		installers[p.Spec.NodeName] = installers[p.Spec.NodeName] || p.Running()
 	}
 	var rest []left
 	for _, n := range nodes {

@@ -126,12 +126,27 @@ type Pod struct {
 		RuntimeClassName string `json:"runtimeClassName"`
 	} `json:"spec"`
 	Status struct {
-		Phase string `json:"phase"`
+		Phase             string `json:"phase"`
+		ContainerStatuses []struct {
+			State struct {
+				Running *struct{} `json:"running"`
+			} `json:"state"`
+		} `json:"containerStatuses"`
 	} `json:"status"`
 }
 
 // Ended reports whether none of its containers will run again.
 func (p *Pod) Ended() bool { return p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" }
+
+// Running reports whether one of its containers does.
+func (p *Pod) Running() bool {
+	for _, c := range p.Status.ContainerStatuses {
+		if c.State.Running != nil {
+			return true
+		}
+	}
+	return false
+}
 
 // Pods returns all pods of the cluster.
 func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
