@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"net"
 	"slices"
 
 	"github.com/containerd/ttrpc"
@@ -15,11 +14,6 @@ const maxGuestError = 2 << 10
 // guestCodes are the codes by which callers decide that an agent can mean. Unavailable, for one, is a guest that is gone.
 var guestCodes = []codes.Code{codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition,
 	codes.Unimplemented, codes.DeadlineExceeded, codes.Canceled}
-
-// newClient is the host's end of the control connection.
-func newClient(conn net.Conn) *ttrpc.Client {
-	return ttrpc.NewClient(conn, ttrpc.WithUnaryClientInterceptor(boundErrors))
-}
 
 // boundErrors is the interceptor of all calls to the agent: what comes back as an error goes on to containerd, its log,
 // the kubelet and a pod's events, so it is a known code and a line of text.

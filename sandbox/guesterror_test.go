@@ -44,7 +44,7 @@ func agentThatSays(t *testing.T, err error) error {
 	if cerr != nil {
 		t.Fatal(cerr)
 	}
-	client := newClient(conn)
+	client := newClient(conn, func(err error) { t.Error(err) })
 	t.Cleanup(func() { client.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -56,8 +56,8 @@ func agentThatSays(t *testing.T, err error) error {
 }
 
 func TestAnErrorOfTheGuestIsALineOfBoundedText(t *testing.T) {
-	st, err := status.New(codes.NotFound, "\x1b[2Jno\nsuch "+strings.Repeat("x", 1<<20)).
-		WithDetails(&api.OOM{ContainerId: strings.Repeat("y", 1<<20)})
+	st, err := status.New(codes.NotFound, "\x1b[2Jno\nsuch "+strings.Repeat("x", maxAnswer/4)).
+		WithDetails(&api.OOM{ContainerId: strings.Repeat("y", maxAnswer/4)})
 	if err != nil {
 		t.Fatal(err)
 	}

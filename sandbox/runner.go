@@ -77,6 +77,9 @@ func (b birthplace) start(cmd *exec.Cmd) error {
 	})
 }
 
+// outputPatience is how long the output of a runner that is dead may last: its end must not wait for who else has the pipe.
+const outputPatience = 5 * time.Second
+
 // startRunner starts binary at b and hands it cfg. The guest's console comes out of console.
 func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Writer) (*runner, error) {
 	input, err := json.Marshal(cfg)
@@ -90,6 +93,7 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 	r.cmd.Stdin = bytes.NewReader(input)
 	r.cmd.Stdout = console
 	r.cmd.Stderr = &r.stderr
+	r.cmd.WaitDelay = outputPatience
 	if err := b.start(r.cmd); err != nil {
 		return nil, fmt.Errorf("start the runner %s: %w", binary, err)
 	}
@@ -105,7 +109,9 @@ func startRunner(binary string, cfg *krun.Config, b birthplace, console io.Write
 }
 
 func (r *runner) wait() {
-	r.exitErr = r.cmd.Wait()
+	if r.exitErr = r.cmd.Wait(); errors.Is(r.exitErr, exec.ErrWaitDelay) {
+		r.exitErr = nil
+	}
 	r.exitedAt = time.Now()
 	r.end = r.howItEnded()
 	close(r.done)

@@ -126,6 +126,9 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.cfg.StopTimeout))
 	defer cancel()
 	s.runner.stopping.Store(true)
+	// Whatever becomes of the call: it is the guest that lets it end.
+	overdue := context.AfterFunc(ctx, func() { _ = s.runner.kill(EndKilled) })
+	defer overdue()
 	if s.Agent != nil {
 		// The connection may end before the answer: the VM's end is what counts.
 		if _, err := s.Agent.Shutdown(ctx, &api.ShutdownRequest{}); err != nil && !errors.Is(err, ttrpc.ErrClosed) {

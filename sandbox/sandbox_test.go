@@ -41,6 +41,10 @@ func TestDeleteCanBeTriedAgain(t *testing.T) {
 	if err := s.Delete(t.Context()); err == nil || !strings.Contains(err.Error(), "state of sandbox") {
 		t.Fatalf("with a state that cannot be read: %v", err)
 	}
+	// Containers are removed after it too: with a sandbox of a pause container their ends are told together.
+	if err := s.Detach("container"); err != nil {
+		t.Error(err)
+	}
 	if err := s.state.save(d); err != nil {
 		t.Fatal(err)
 	}

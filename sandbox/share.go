@@ -30,6 +30,8 @@ type share struct {
 	ns *os.File
 	// sealed is set once the namespace holds nothing but the sandbox's directory, which is its root then.
 	sealed bool
+	// closed says that the namespace and its mounts are gone, guarded by mu.
+	closed bool
 
 	mu sync.Mutex
 	// attached are the names that something was attached at, in that order.
@@ -177,10 +179,13 @@ func (s *share) makeTarget(name string, tree int) error {
 }
 
 // detach removes container id and everything attached below it, and the volumes that no other container has. It is
-// idempotent.
+// idempotent, and has nothing to do once the VM is gone and its sandbox deleted: with the share's namespace went all that was in it.
 func (s *share) detach(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
 	if err := s.remove(id); err != nil {
 		return err
 	}
@@ -229,13 +234,13 @@ func unmountAll(path string) error {
 
 // close lets go of the mount namespace: its mounts end with the last process in a copy of it.
 func (s *share) close() error {
-	if s.ns == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ns == nil || s.closed {
 		return nil
 	}
-	if err := s.ns.Close(); !errors.Is(err, os.ErrClosed) {
-		return err
-	}
-	return nil
+	s.closed = true
+	return s.ns.Close()
 }
 
 // openBeneath opens name below root without following a link or leaving it (openat2(2)).

@@ -266,7 +266,10 @@ func (s *Sandbox) meetAgent(ctx context.Context) error {
 	}
 	s.control.Close() // one connection, the first: the guest gets no second
 	s.timeline.Mark("agent connected")
-	s.client = newClient(conn)
+	s.client = newClient(conn, func(err error) {
+		log.L.WithError(err).WithField("sandbox", s.spec.ID).Error("the microVM is killed")
+		_ = s.runner.kill(EndKilled)
+	})
 	s.Task = taskAPI.NewTTRPCTaskClient(s.client)
 	s.Agent = api.NewAgentClient(s.client)
 	s.spec.Guest.UnixNanoseconds = time.Now().UnixNano()

@@ -16,6 +16,8 @@ const (
 	helloTimeout = 10 * time.Second
 	// maxHellos bounds the connections that have not named a stream yet: more wait in the listener's queue.
 	maxHellos = 64
+	// acceptAgain is when it is tried again to accept a connection, after an error.
+	acceptAgain = 100 * time.Millisecond
 )
 
 // streams joins the stdio connections that the guest opens to those that the host waits for. An id is the host's:
@@ -42,8 +44,13 @@ func (s *streams) accept() {
 	for {
 		s.hellos <- struct{}{} // given back by hello, within helloTimeout
 		conn, err := s.listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			<-s.hellos
+			time.Sleep(acceptAgain) // the node is out of files: that passes, and the pod's output goes on
+			continue
 		}
 		s.wg.Add(1)
 		go s.hello(conn)

@@ -79,6 +79,13 @@ func (p *process) end(status uint32, at time.Time) bool {
 	return true
 }
 
+// giveUp ends the wait for a process that never ran: there is no event of its end.
+func (p *process) giveUp() {
+	if p.end(0, time.Now()) {
+		close(p.exited)
+	}
+}
+
 // result is the recorded exit, zero while the process lives.
 func (p *process) result() (status uint32, at *timestamppb.Timestamp) {
 	p.mu.Lock()

@@ -137,7 +137,10 @@ func (s *service) PingSandbox(_ context.Context, r *sandboxAPI.PingRequest) (*sa
 
 // ShutdownSandbox removes the sandbox and ends the shim. A sandbox that could not be created is gone already.
 func (s *service) ShutdownSandbox(ctx context.Context, r *sandboxAPI.ShutdownSandboxRequest) (*sandboxAPI.ShutdownSandboxResponse, error) {
-	if err := s.deletePod(ctx); err != nil {
+	// Also for a caller that has no time left: there may be no further call.
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	if err := s.deletePod(end); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
 	// The answer has to leave before the server does: containerd takes a connection that ends first for an error.

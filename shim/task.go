@@ -174,6 +174,9 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 		err := insist(ctx, sb, owed{what: "kill container " + r.ID, call: call, done: p.gone, limit: obeyLimit})
 		return &emptypb.Empty{}, errgrpc.ToGRPC(err)
 	}
+	if p.exec != "" && r.Signal == uint32(unix.SIGKILL) {
+		s.killedExec(p)
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if p.isSandbox() {
@@ -189,6 +192,13 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 		}
 	}
 	return &emptypb.Empty{}, guestError(err)
+}
+
+// killedExec gives an exec up whose end the guest does not tell: unlike a container it is not worth the VM, and what the host
+// keeps for it would pile up.
+func (s *service) killedExec(p *process) {
+	p.io.killed()
+	time.AfterFunc(obeyLimit, func() { s.exited(p, exitKilled, time.Now()) })
 }
 
 // Delete removes a process that has ended, and with a container all that the share holds of it.
@@ -208,7 +218,8 @@ func (s *service) Delete(ctx context.Context, r *taskAPI.DeleteRequest) (*taskAP
 	}
 	if p.exec != "" {
 		c.removeExec(r.ExecID)
-	} else if err := s.deleteContainer(ctx, p); err != nil {
+		p.giveUp() // who waits for one that was never started
+	} else if err := s.deleteContainer(ctx, c); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
 	s.pids.remove(p.pid)
@@ -254,25 +265,31 @@ func (s *service) deleteInGuest(ctx context.Context, p *process) error {
 	return nil
 }
 
-func (s *service) deleteContainer(ctx context.Context, p *process) error {
+func (s *service) deleteContainer(ctx context.Context, c *container) error {
 	pod, err := s.getPod("")
 	if err != nil {
 		return err
 	}
 	var sb *sandbox.Sandbox // in which other containers may go on
 	switch {
-	case p.container == pod.spec.ID:
+	case c.id == pod.spec.ID:
 		// The pause container, or a container alone: the sandbox goes with it.
 		err = pod.delete(ctx)
 	default:
 		if sb, err = pod.started(ctx); err == nil {
-			err = sb.Detach(p.container)
+			err = sb.Detach(c.id)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	s.remove(p.container)
+	s.remove(c.id)
+	// The guest has none of its processes any more, whatever it said of them.
+	for _, p := range c.processes()[1:] {
+		p.io.close()
+		s.pids.remove(p.pid)
+		go s.exited(p, exitKilled, time.Now())
+	}
 	if sb != nil && pod.alive() {
 		s.unpin(sb)
 	}

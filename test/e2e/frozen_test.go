@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +42,35 @@ func TestGuestThatIsFrozenDoesNotHoldItsPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(logged(), "the microVM is killed") {
+		t.Error("containerd's log does not say why the microVM ended")
+	}
+}
+
+// The calls fill what lies between the host and the guest, so that the next one cannot even be sent.
+func TestGuestThatTakesNoCallsDoesNotHoldItsPod(t *testing.T) {
+	n := newNode(t)
+	logged := n.containerdLog()
+	p := n.pod()
+	k := n.container(p, testpod.ContainerConfig("a", "exec sleep 1000"))
+	n.freeze(p)
+	ctx, cancel := context.WithTimeout(n.ctx, patience)
+	defer cancel()
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	for range 64 {
+		calls.Go(func() { _, _, _, _ = k.Exec(ctx, ": "+strings.Repeat("x", 16<<10)) })
+	}
+	err := testpod.Poll(ctx, "the end of the pod, which was asked for nothing", func() (bool, error) {
+		r, err := n.cri.Runtime.PodSandboxStatus(ctx, &runtime.PodSandboxStatusRequest{PodSandboxId: p.ID})
+		return r.GetStatus().GetState() == runtime.PodSandboxState_SANDBOX_NOTREADY, err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := p.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(logged(), "has taken nothing off the control connection") {
 		t.Error("containerd's log does not say why the microVM ended")
 	}
 }

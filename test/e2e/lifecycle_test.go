@@ -195,14 +195,25 @@ func TestBinaryLogDriverGetsAllOutput(t *testing.T) {
 }
 
 func TestVMThatDiesTakesItsContainersAlong(t *testing.T) {
+	for _, h := range []string{handler, "krun-podsandbox"} {
+		t.Run(h, func(t *testing.T) { testVMThatDies(t, h) })
+	}
+}
+
+func testVMThatDies(t *testing.T, handler string) {
 	n := newNode(t)
-	p := n.pod()
-	k := n.container(p, testpod.ContainerConfig("main", "exec sleep 1000"))
+	p := n.podOf(handler)
+	var containers []*testpod.Container
+	for _, name := range []string{"a", "b", "c"} {
+		containers = append(containers, n.container(p, testpod.ContainerConfig(name, "exec sleep 1000")))
+	}
 	if err := syscall.Kill(runnerOf(t, p.ID), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if st := n.waitExit(k); st.ExitCode != 137 {
-		t.Errorf("exit code %d", st.ExitCode)
+	for _, k := range containers {
+		if st := n.waitExit(k); st.ExitCode != 137 {
+			t.Errorf("exit code %d", st.ExitCode)
+		}
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, patience)
 	defer cancel()
