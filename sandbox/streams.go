@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -20,12 +22,11 @@ const (
 	acceptAgain = 100 * time.Millisecond
 )
 
-// streams joins the stdio connections that the guest opens to those that the host waits for. An id is the host's:
-// a connection that names one nobody waits for is closed.
+// streams joins the stdio connections that the guest opens to those that the host waits for. An id is the host's, and nobody can
+// guess it: a process in a container can dial as the agent does. A connection that names one nobody waits for is closed.
 type streams struct {
 	listener net.Listener
 	mu       sync.Mutex
-	next     uint32
 	waiting  map[uint32]chan *stream.Stream
 	closed   bool
 	hellos   chan struct{}
@@ -99,8 +100,12 @@ func (s *streams) expect() (*Pending, error) {
 	if s.closed {
 		return nil, errors.New("the sandbox is stopped")
 	}
-	s.next++
-	p := &Pending{ID: s.next, s: s, wait: make(chan *stream.Stream, 1)}
+	p := &Pending{s: s, wait: make(chan *stream.Stream, 1)}
+	for s.waiting[p.ID] != nil || p.ID == 0 {
+		var id [4]byte
+		_, _ = rand.Read(id[:]) // it never fails
+		p.ID = binary.NativeEndian.Uint32(id[:])
+	}
 	s.waiting[p.ID] = p.wait
 	return p, nil
 }

@@ -142,7 +142,7 @@ func (p *plan) apply(link netlink.Link) error {
 func addRoutes(routes []netlink.Route, index int) error {
 	for _, viaGateway := range []bool{false, true} {
 		for _, r := range routes {
-			if (r.Gw != nil) != viaGateway {
+			if (r.Gw != nil || r.Via != nil) != viaGateway {
 				continue
 			}
 			r.LinkIndex = index

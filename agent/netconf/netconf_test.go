@@ -81,6 +81,7 @@ func TestInterfacesTakeOverThePodsNetwork(t *testing.T) {
 			{Family: 4, Gateway: "169.254.1.1"}, // as Calico: the gateway is reachable by the next route
 			{Family: 4, Destination: "169.254.1.1/32", Scope: uint32(netlink.SCOPE_LINK)},
 			{Family: 6, Gateway: "fd00::1", Metric: 7},
+			{Family: 4, Destination: "10.8.0.0/16", Gateway: "fe80::1"}, // RFC 5549, as some networks that have no IPv4 of their own
 			{Family: 4, Destination: "10.7.0.0/16", Gateway: "10.99.0.1", Flags: unix.RTNH_F_ONLINK, Table: 100},
 		}, Neighbours: []*api.Neighbour{{Ip: "169.254.1.1", Mac: mac(9)}}},
 		{Name: "eth0", Mac: mac(1), Addresses: []string{"10.2.0.2/24"}, Routes: []*api.Route{
@@ -98,7 +99,7 @@ func TestInterfacesTakeOverThePodsNetwork(t *testing.T) {
 		t.Errorf("eth1 is %s with MTU %d", a.HardwareAddr, a.MTU)
 	}
 	routes := routeText(t, link, unix.RT_TABLE_MAIN)
-	for _, want := range []string{"0.0.0.0/0 169.254.1.1", "169.254.1.1/32 <nil>", "::/0 fd00::1"} {
+	for _, want := range []string{"0.0.0.0/0 169.254.1.1", "169.254.1.1/32 <nil>", "::/0 fd00::1", "10.8.0.0/16 fe80::1"} {
 		if !strings.Contains(routes, want+"\n") {
 			t.Errorf("no route %q in\n%s", want, routes)
 		}
@@ -133,7 +134,11 @@ func routeText(t *testing.T, link netlink.Link, table int) string {
 	}
 	var b strings.Builder
 	for _, r := range routes {
-		b.WriteString(r.Dst.String() + " " + r.Gw.String() + "\n")
+		gateway := r.Gw
+		if via, ok := r.Via.(*netlink.Via); ok {
+			gateway = via.Addr
+		}
+		b.WriteString(r.Dst.String() + " " + gateway.String() + "\n")
 	}
 	return b.String()
 }

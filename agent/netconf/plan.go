@@ -108,10 +108,11 @@ func planRoute(r *api.Route) (*netlink.Route, error) {
 		}
 		route.Dst = ipNet(dst.Masked().Addr(), dst.Bits())
 	}
+	var gateway net.IP
 	for _, ip := range []struct {
 		text string
 		into *net.IP
-	}{{r.GetGateway(), &route.Gw}, {r.GetSource(), &route.Src}} {
+	}{{r.GetGateway(), &gateway}, {r.GetSource(), &route.Src}} {
 		if ip.text == "" {
 			continue
 		}
@@ -120,6 +121,11 @@ func planRoute(r *api.Route) (*netlink.Route, error) {
 			return nil, err
 		}
 		*ip.into = a.AsSlice()
+	}
+	if family == netlink.FAMILY_V4 && len(gateway) == net.IPv6len {
+		route.Via = &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: gateway} // RTA_VIA, RFC 5549
+	} else {
+		route.Gw = gateway
 	}
 	return route, nil
 }

@@ -34,6 +34,7 @@ const (
 	opening     = iota // TCP: SYN seen, or a connection that was there before its entry, of one side
 	unanswered         // anything else, of which one side has been seen
 	answering          // TCP: SYN and SYN-ACK seen
+	closing            // TCP: both sides have been seen, and one FIN
 	closed             // TCP: a reset or both FINs seen
 	exchanging         // anything else, of which both sides have been seen
 	established        // TCP: both sides have been seen
@@ -46,6 +47,7 @@ var timeouts = []time.Duration{
 	opening:     60 * time.Second,
 	unanswered:  30 * time.Second,
 	answering:   60 * time.Second,
+	closing:     120 * time.Second,
 	closed:      60 * time.Second,
 	exchanging:  120 * time.Second,
 	established: 24 * time.Hour,
@@ -118,8 +120,10 @@ func (f *Firewall) begin(d policy.Direction, p *packet.Packet, key flow, now tim
 	if f.decide(d, p) != policy.Allow {
 		return Refused
 	}
-	if d == policy.Egress && f.gateway.IsValid() && p.To == f.gateway && p.Protocol == packet.UDPProtocol && p.ToPort == portDNS &&
-		!p.Fragment.Split() {
+	if d == policy.Egress && f.gateway.IsValid() && p.To == f.gateway && p.Protocol == packet.UDPProtocol && p.ToPort == portDNS {
+		if p.Fragment.Split() {
+			return OtherDNS // the resolver does not put it together, and nothing else there may get it
+		}
 		return query
 	}
 	if p.Protocol == packet.TCPProtocol && p.TCP.Has(packet.RST) {
@@ -193,9 +197,12 @@ func (f *Firewall) proceed(d policy.Direction, p *packet.Packet, s *slot[flow, c
 	}
 	if p.TCP.Has(packet.FIN) {
 		s.value.finished[d] = true
-		if s.value.finished[policy.Egress] && s.value.finished[policy.Ingress] {
-			class = closed
-		}
+	}
+	switch egress, ingress := s.value.finished[policy.Egress], s.value.finished[policy.Ingress]; {
+	case egress && ingress:
+		class = closed
+	case (egress || ingress) && class == established:
+		class = closing // what is half closed and silent must not last: its other end may be gone, and tells nobody
 	}
 	f.connections.move(s, class, now)
 	return passed
@@ -206,7 +213,7 @@ func (f *Firewall) proceed(d policy.Direction, p *packet.Packet, s *slot[flow, c
 // the entry says nothing: without a look at the rules a guest could connect to whoever connects to it.
 func (f *Firewall) openAgain(d policy.Direction, p *packet.Packet, s *slot[flow, connection], now time.Duration) Cause {
 	switch {
-	case s.class == closed:
+	case s.class == closed || s.class == closing:
 		key := s.key
 		f.connections.remove(s)
 		return f.begin(d, p, key, now)

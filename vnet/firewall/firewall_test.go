@@ -641,6 +641,48 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 1, "A"))), Answer, "for a day")
 }
 
+// A client that is gone tells nobody: what the guest has closed, and the client not, must neither last nor keep others out.
+func TestHalfClosedConnectionsDoNotFillTheTable(t *testing.T) {
+	const most = 50
+	w := newWall(t, "allow ingress tcp any 80", func(c *Config) { c.MaxConnections = most })
+	for port := range uint16(3 * most) {
+		w.accept(Guest4, Peer4, 1000+port, 80)
+		w.want(w.out(IP(t, Guest4, Peer4, TCP(80, 1000+port, "FA"))), Pass, "FIN")
+		w.want(w.in(IP(t, Peer4, Guest4, TCP(1000+port, 80, "A"))), Pass, "its ACK, and no more")
+	}
+}
+
+func TestHalfClosedConnectionGoesOnWhileItIsUsed(t *testing.T) {
+	w := newWall(t, "allow egress tcp any 443; default ingress deny")
+	for range 2 {
+		w.connect(Guest4, Peer4, 1, 443)
+		w.want(w.out(IP(t, Guest4, Peer4, TCP(1, 443, "FA"))), Pass, "the guest has asked")
+		for range 5 {
+			w.now += timeouts[closing] - 1
+			w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 1, "A"), Data("x"))), Pass, "answer")
+		}
+		// The ports are used again, without the end of the first.
+	}
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 1, "FA"))), Pass, "FIN")
+	w.now += timeouts[closed]
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 1, "A"))), Answer, "after the end")
+	w.connect(Guest4, Peer4, 2, 443)
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 2, "FA"))), Pass, "the peer has ended")
+	w.now += timeouts[closing]
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 2, "A"))), Answer, "after silence")
+}
+
+// The connection that uses the ports of one of which one end was seen has none of its ends.
+func TestPortsThatAreUsedAgainBeginAnew(t *testing.T) {
+	w := newWall(t, "allow egress tcp any 443; default ingress deny")
+	w.connect(Guest4, Peer4, 1, 443)
+	w.want(w.out(IP(t, Guest4, Peer4, TCP(1, 443, "FA"))), Pass, "FIN")
+	w.connect(Guest4, Peer4, 1, 443)
+	w.want(w.in(IP(t, Peer4, Guest4, TCP(443, 1, "FA"))), Pass, "FIN of the new one")
+	w.now += timeouts[closed]
+	w.want(w.out(IP(t, Guest4, Peer4, TCP(1, 443, "A"), Data("x"))), Pass, "its other half")
+}
+
 func TestAConnectionOlderThanItsEntryGoesOnIfTheRulesAllowIt(t *testing.T) {
 	w := newWall(t, "allow egress tcp any 443; default ingress deny")
 	w.want(w.out(IP(t, Guest4, Peer4, TCP(1, 443, "A"), Data("x"))), Pass, "from its middle")

@@ -40,6 +40,11 @@ func TestGatewayResolvesNames(t *testing.T) {
 		t.Error("no resolver is asked for")
 	}
 	w.want(w.out(IP(t, Guest4, Peer4, UDP(4000, 53), Data("query"))), Resolve, "a query to the gateway")
+	for _, fragment := range Fragments(t, IP(t, Guest4, Peer4, UDP(4000, 53), Data("0123456789abcdef")), 1, 16) {
+		if v := w.out(fragment); v == Pass || v == Resolve {
+			t.Error("a part of a query passes the resolver")
+		}
+	}
 	w.want(w.out(IP(t, Guest4, Peer4.At("192.0.2.53"), UDP(4000, 53), Data("query"))), Pass, "a query to another nameserver")
 	shut := newWall(t, "default egress deny", withGateway)
 	shut.want(shut.out(IP(t, Guest4, Peer4, UDP(4000, 53), Data("query"))), Answer, "a query that the policy does not allow")

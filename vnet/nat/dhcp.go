@@ -50,7 +50,7 @@ func (g *Gateway) lease() {
 		}
 		// To one that has its address, there; to any other, to all, since it does not answer ARP yet (RFC 2131, section 4.1).
 		to := &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ClientPort}
-		if m.ClientIPAddr.Equal(reply.YourIPAddr) {
+		if !m.ClientIPAddr.IsUnspecified() && m.ClientIPAddr.Equal(reply.YourIPAddr) {
 			to.IP = m.ClientIPAddr
 		}
 		_, _ = g.leases.WriteTo(reply.ToBytes(), to)

@@ -16,7 +16,10 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 
+	"krun.dev/krunpod/agent/api/stream"
 	"krun.dev/krunpod/vnet/gateway"
 )
 
@@ -35,6 +38,44 @@ func TestConnectionsLeaveThroughTheHost(t *testing.T) {
 	must(t, c.(*gonet.TCPConn).CloseWrite())
 	if got, err := io.ReadAll(c); err != nil || string(got) != fmt.Sprintf("%d bytes from %s", size, world) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// Half of an answer must not pass for the whole.
+func TestConnectionThatBreaksIsNoEnd(t *testing.T) {
+	g := newGuest(t, gateway.Config{}, nil)
+	seen := make(chan error, 1)
+	at := listen(t, world+":0", func(c net.Conn) {
+		fmt.Fprint(c, "half")
+		_, err := io.ReadFull(c, make([]byte, 1))
+		if err == nil {
+			stream.Reset(c.(*net.TCPConn))
+			return
+		}
+		seen <- err
+	})
+	c, err := g.dial(at)
+	must(t, err)
+	_, err = io.ReadFull(c, make([]byte, 4))
+	must(t, err)
+	_, err = c.Write([]byte{1})
+	must(t, err)
+	if data, err := io.ReadAll(c); err == nil {
+		t.Errorf("the host's end broke, and the guest sees %q and an end", data)
+	}
+	var wq waiter.Queue
+	connected, notified := waiter.NewChannelEntry(waiter.WritableEvents)
+	wq.EventRegister(&connected)
+	ep, failed := g.Stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &wq)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	if failed := ep.Connect(full(at)); failed != nil {
+		<-notified // it is not connected at once
+	}
+	ep.Abort()
+	if err := <-seen; errors.Is(err, io.EOF) {
+		t.Error("the guest's end broke, and the host sees an end")
 	}
 }
 
@@ -270,6 +311,26 @@ func TestLeaseComesOverTheNetwork(t *testing.T) {
 	n, err := c.Read(data)
 	must(t, err)
 	if m, err := dhcpv4.FromBytes(data[:n]); err != nil || m.MessageType() != dhcpv4.MessageTypeAck {
+		t.Errorf("%v, %v", m, err)
+	}
+}
+
+// Who asks for an address that it had elsewhere has none yet (INIT-REBOOT, RFC 2131 section 4.3.2).
+func TestRefusedLeaseComesOverTheNetwork(t *testing.T) {
+	g := newGuest(t, gateway.Config{}, nil)
+	own, server := tcpip.FullAddress{Port: dhcpv4.ClientPort}, &net.UDPAddr{IP: g.config.Address().Addr().AsSlice(), Port: dhcpv4.ServerPort}
+	c, err := gonet.DialUDP(g.Stack, &own, nil, ipv4.ProtocolNumber)
+	must(t, err)
+	must(t, c.SetDeadline(time.Now().Add(patience)))
+	again, err := dhcpv4.New(dhcpv4.WithHwAddr(gateway.GuestMAC[:]), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 1, 2, 3))))
+	must(t, err)
+	_, err = c.WriteTo(again.ToBytes(), server)
+	must(t, err)
+	data := make([]byte, 2000)
+	n, err := c.Read(data)
+	must(t, err)
+	if m, err := dhcpv4.FromBytes(data[:n]); err != nil || m.MessageType() != dhcpv4.MessageTypeNak {
 		t.Errorf("%v, %v", m, err)
 	}
 }

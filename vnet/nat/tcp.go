@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"krun.dev/krunpod/agent/api/stream"
 )
 
 const (
@@ -65,9 +67,19 @@ type halfCloser interface {
 // join carries bytes both ways until both have ended, nothing came for long, or the gateway is closed; and until nothing is left of
 // the guest's connection.
 func (g *Gateway) join(guest *conn, host *net.TCPConn) {
+	var end sync.Once
 	shut := func() {
-		guest.Close()
-		host.Close()
+		end.Do(func() {
+			guest.Close()
+			host.Close()
+		})
+	}
+	// A connection that broke must not look like one that ended: what came of it may be half of a file.
+	broke := func() {
+		end.Do(func() {
+			guest.ep.Abort()
+			stream.Reset(host)
+		})
 	}
 	stop := context.AfterFunc(g.running, shut)
 	defer stop()
@@ -76,7 +88,7 @@ func (g *Gateway) join(guest *conn, host *net.TCPConn) {
 	var both sync.WaitGroup
 	carry := func(to, from halfCloser) {
 		if !copyAll(to, from, func() { idle.Reset(g.idle) }) {
-			shut()
+			broke()
 			return
 		}
 		_ = to.CloseWrite()
