@@ -4,7 +4,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/typeurl/v2"
 
 	"krun.dev/krunpod/test/testpod"
 )
@@ -49,5 +57,65 @@ func TestOutputGoesWhereCtrSays(t *testing.T) {
 		if err != nil || kernel < 3 || string(got[:len(tc.head)]) != tc.head || string(got[len(got)-len("\nwarned\n"):]) != "\nwarned\n" {
 			t.Errorf("%s: the log is %q, %v", name, got, err)
 		}
+	}
+}
+
+// What Docker's OOMKilled is made of.
+func TestOOMOfAContainerWithoutAPodIsTold(t *testing.T) {
+	n := newNode(t)
+	task := n.newContainer("greedy", oci.WithProcessArgs("dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"), oci.WithMemoryLimit(64<<20))
+	task.create(cio.NullIO)
+	client, err := containerd.New(testpod.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	told, failed := client.Subscribe(task.ctx, `topic=="/tasks/oom"`)
+	task.start()
+	if exit := task.wait(); exit != 137 {
+		t.Errorf("exit code %d", exit)
+	}
+	select {
+	case e := <-told:
+		if v, err := typeurl.UnmarshalAny(e.Event); err != nil || v.(*events.TaskOOM).ContainerID != "greedy" {
+			t.Errorf("%v, %v", v, err)
+		}
+	case err := <-failed:
+		t.Error(err)
+	case <-time.After(patience):
+		t.Error("containerd is not told")
+	}
+}
+
+// CRI waits for an exec before it starts it.
+func TestWaitForAnExecThatCannotStartEnds(t *testing.T) {
+	n := newNode(t)
+	task := n.newContainer("alone", oci.WithProcessArgs("sleep", "1000"))
+	task.create(cio.NullIO)
+	task.start()
+	spec, err := task.container.Spec(task.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := *spec.Process
+	process.Args = []string{"/nonexistent"}
+	exec, err := task.task.Exec(task.ctx, "missing", &process, cio.NullIO)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit, err := exec.Wait(task.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Start(task.ctx); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
+		t.Errorf("it starts: %v", err)
+	}
+	if _, err := exec.Delete(task.ctx); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-exit:
+	case <-time.After(patience):
+		t.Error("the wait goes on")
 	}
 }
