@@ -3,8 +3,10 @@ package sandbox
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +18,8 @@ const (
 	// controlPatience is how long a guest may take nothing off the control connection. ttrpc writes without a deadline and holds
 	// a lock meanwhile: without this bound no call would end any more, whatever its own time is.
 	controlPatience = 30 * time.Second
+	// pieceSize is what is written at a time, in bytes.
+	pieceSize = 32 << 10
 	// maxAnswer bounds a message of the guest, in bytes without its header; what an agent answers is a few KiB.
 	maxAnswer = 1 << 20
 	// answersPerWrite is how many messages a guest may send for each of the host's without a delay: one is an answer, and more
@@ -67,18 +71,23 @@ func (c *control) Close() error {
 // Write implements net.Conn.
 func (c *control) Write(p []byte) (int, error) {
 	c.asked.Add(answersPerWrite)
-	if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
-		return 0, err
-	}
-	n, err := c.Conn.Write(p)
-	if err != nil {
-		// The next message would begin within this one.
-		c.Close()
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
-			c.broken(fmt.Errorf("its guest has taken nothing off the control connection for %v", c.patience))
+	n := 0
+	for n < len(p) {
+		// In pieces, so that a guest that is slow is not taken for one that takes nothing.
+		if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+			return n, err
+		}
+		wrote, err := c.Conn.Write(p[n:min(n+pieceSize, len(p))])
+		n += wrote
+		if err != nil {
+			c.Close() // the next message would begin within this one
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.broken(fmt.Errorf("its guest has taken nothing off the control connection for %v", c.patience))
+			}
+			return n, err
 		}
 	}
-	return n, err
+	return n, nil
 }
 
 // Read implements net.Conn. It delays and bounds whole messages.
