@@ -683,6 +683,19 @@ func TestContainerdThatReadsAnotherFileIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestConfigurationThatWasNamedMayBeATemplate(t *testing.T) {
+	n := newNode(t, map[string]string{"/etc/template.toml": v3Config})
+	i := n.installer(t, Layout{Config: "/etc/template.toml"})
+	n.listen(t, i)
+	self := filepath.Join(i.Proc, strconv.Itoa(os.Getpid()))
+	if err := errors.Join(os.MkdirAll(self, 0o755), os.WriteFile(filepath.Join(self, "cmdline"), []byte("containerd\x00-c\x00/run/made.toml"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := i.Install(t.Context()); err != nil || !res.Ready {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
 func TestContainerdThatDoesNotAnswerIsLeftAlone(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
 	i := n.installer(t, Layout{})

@@ -25,7 +25,7 @@ type Layout struct {
 	Generated bool `json:"generated,omitempty"`
 	// Merged says that the distribution reads DropIn itself and merges it into what Config imports.
 	Merged bool `json:"merged,omitempty"`
-	// Template says that containerd is started with another file, which is made from Config.
+	// Template says that containerd may be started with another file, which is made from Config.
 	Template bool `json:"template,omitempty"`
 }
 
@@ -128,8 +128,8 @@ func (h Host) Detect(ctx context.Context, override Layout) (Layout, error) {
 		return l, fmt.Errorf("distribution %q: not known, or not what the node has; known are rke2, k3s, k0s, microk8s, kind, minikube and plain", override.Name)
 	}
 	if override.Config != "" {
-		// A file that was named is one that may be edited.
-		l.Config, l.Generated, l.Merged, l.Template = override.Config, false, false, false
+		// A file that was named is one that may be edited, and whoever names it knows what becomes of it.
+		l.Config, l.Generated, l.Merged, l.Template = override.Config, false, false, true
 	}
 	for _, f := range []struct{ to, from *string }{{&l.DropIn, &override.DropIn}, {&l.Containerd, &override.Containerd}, {&l.Socket, &override.Socket}} {
 		if *f.from != "" {
