@@ -25,6 +25,8 @@ const (
 	// answersPerWrite is how many messages a guest may send for each of the host's without a delay: one is an answer, and more
 	// leave room for what was given up meanwhile.
 	answersPerWrite = 4
+	// maxAsked bounds what comes together so: calls that were answered leave three each.
+	maxAsked = 1000
 	// unaskedRate is how many more it may send a second in the long run, and unaskedBurst at once: events, and what nobody waits
 	// for, each of which is a line in the shim's log (ttrpc, client.go: receiveLoop).
 	unaskedRate  = 10
@@ -70,7 +72,9 @@ func (c *control) Close() error {
 
 // Write implements net.Conn.
 func (c *control) Write(p []byte) (int, error) {
-	c.asked.Add(answersPerWrite)
+	if c.asked.Load() < maxAsked {
+		c.asked.Add(answersPerWrite)
+	}
 	n := 0
 	for n < len(p) {
 		// In pieces, so that a guest that is slow is not taken for one that takes nothing.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -92,15 +93,24 @@ func TestMessagesThatNobodyAskedForAreLimited(t *testing.T) {
 	host, guest := connected(t)
 	c := newControl(host, func(err error) { t.Error(err) })
 	c.unasked = rate.NewLimiter(0, 10)
-	go func() { _, _ = guest.Read(make([]byte, 1)) }()
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.inspect(bytes.Repeat(message(1, []byte("a")), answersPerWrite+7)); err != nil || c.unasked.Tokens() != 3 {
 		t.Fatalf("%v; %v tokens are left, want 3", err, c.unasked.Tokens())
 	}
+	// Answered calls do not add up to a flood that is free.
+	go func() { _, _ = io.Copy(io.Discard, guest) }()
+	for range maxAsked {
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := c.asked.Load(); n >= maxAsked+answersPerWrite {
+		t.Errorf("%d messages are free", n)
+	}
 	done := make(chan error)
-	go func() { done <- c.inspect(bytes.Repeat(message(0, nil), 1000)) }()
+	go func() { done <- c.inspect(bytes.Repeat(message(0, nil), 2*maxAsked)) }()
 	// A connection that is closed does not wait for the rest.
 	c.Close()
 	select {
