@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"krun.dev/krunpod/agent/api"
+	"krun.dev/krunpod/agent/api/stream"
 )
 
 func needRoot(t *testing.T) {
@@ -349,6 +350,28 @@ func TestStreamsOfTheGuest(t *testing.T) {
 	go s.close()
 	if _, err := pending.Wait(ctx); err == nil {
 		t.Error("a stream was handed out after the end")
+	}
+}
+
+// A process in a container dials as the agent does: it must not get at what is meant for another one.
+func TestIDsOfStreamsCannotBeGuessed(t *testing.T) {
+	s := &streams{waiting: map[uint32]chan *stream.Stream{}}
+	var ids []uint32
+	for range 100 {
+		p, err := s.expect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, p.ID)
+	}
+	near := 0
+	for i, id := range ids[1:] {
+		if d := id - ids[i]; id == 0 || d < 1<<16 || -d < 1<<16 {
+			near++ // one of 32768 is so by chance
+		}
+	}
+	if near > 2 || len(s.waiting) != len(ids) {
+		t.Errorf("%d of %d ids follow from the one before: %v", near, len(ids), ids)
 	}
 }
 
