@@ -659,6 +659,15 @@ func TestImportOfADropInThatIsGoneIsNoError(t *testing.T) {
 	}
 }
 
+// startedAs gives what listens, which is the test itself, a command line.
+func startedAs(t *testing.T, i *Installer, cmdline string) {
+	t.Helper()
+	self := filepath.Join(i.Proc, strconv.Itoa(os.Getpid()))
+	if err := errors.Join(os.MkdirAll(self, 0o755), os.WriteFile(filepath.Join(self, "cmdline"), []byte(cmdline), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestContainerdThatReadsAnotherFileIsLeftAlone(t *testing.T) {
 	for _, tc := range []struct{ cmdline, want string }{
 		{"/usr/bin/containerd", ""},
@@ -671,11 +680,7 @@ func TestContainerdThatReadsAnotherFileIsLeftAlone(t *testing.T) {
 		n := newNode(t, map[string]string{"/etc/containerd/config.toml": v3Config})
 		i := n.installer(t, Layout{})
 		n.listen(t, i)
-		// The test itself listens.
-		self := filepath.Join(i.Proc, strconv.Itoa(os.Getpid()))
-		if err := errors.Join(os.MkdirAll(self, 0o755), os.WriteFile(filepath.Join(self, "cmdline"), []byte(tc.cmdline), 0o644)); err != nil {
-			t.Fatal(err)
-		}
+		startedAs(t, i, tc.cmdline)
 		_, err := i.Install(t.Context())
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || n.restarts != 0 || i.Host.exists("/etc/containerd/conf.d")) {
 			t.Errorf("%q: %v, %d restarts", tc.cmdline, err, n.restarts)
@@ -687,10 +692,7 @@ func TestConfigurationThatWasNamedMayBeATemplate(t *testing.T) {
 	n := newNode(t, map[string]string{"/etc/template.toml": v3Config})
 	i := n.installer(t, Layout{Config: "/etc/template.toml"})
 	n.listen(t, i)
-	self := filepath.Join(i.Proc, strconv.Itoa(os.Getpid()))
-	if err := errors.Join(os.MkdirAll(self, 0o755), os.WriteFile(filepath.Join(self, "cmdline"), []byte("containerd\x00-c\x00/run/made.toml"), 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	startedAs(t, i, "containerd\x00-c\x00/run/made.toml")
 	if res, err := i.Install(t.Context()); err != nil || !res.Ready {
 		t.Errorf("%+v, %v", res, err)
 	}

@@ -27,11 +27,10 @@ import (
 type share struct {
 	skeleton, root string
 
+	// ns is nil when it is gone, and with it all that was attached.
 	ns *os.File
 	// sealed is set once the namespace holds nothing but the sandbox's directory, which is its root then.
 	sealed bool
-	// closed says that the namespace and its mounts are gone, guarded by mu.
-	closed bool
 
 	mu sync.Mutex
 	// attached are the names that something was attached at, in that order.
@@ -183,7 +182,7 @@ func (s *share) makeTarget(name string, tree int) error {
 func (s *share) detach(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.ns == nil {
 		return nil
 	}
 	if err := s.remove(id); err != nil {
@@ -236,11 +235,12 @@ func unmountAll(path string) error {
 func (s *share) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ns == nil || s.closed {
+	if s.ns == nil {
 		return nil
 	}
-	s.closed = true
-	return s.ns.Close()
+	err := s.ns.Close()
+	s.ns = nil
+	return err
 }
 
 // openBeneath opens name below root without following a link or leaving it (openat2(2)).

@@ -97,11 +97,6 @@ func (s *service) createAlone(ctx context.Context, r *taskAPI.CreateTaskRequest,
 			retErr = errors.Join(retErr, pod.delete(context.WithoutCancel(ctx)))
 		}
 	}()
-	sb, err := pod.started(ctx)
-	if err != nil {
-		return nil, err
-	}
-	go s.watchEvents(sb)
 	return s.createContainer(ctx, r, spec, cri.RoleAlone, u)
 }
 

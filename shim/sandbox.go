@@ -59,7 +59,6 @@ func (s *service) StartSandbox(ctx context.Context, r *sandboxAPI.StartSandboxRe
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	go s.watchEvents(sb)
 	return &sandboxAPI.StartSandboxResponse{Pid: uint32(sb.PID()), CreatedAt: timestamppb.New(p.createdAt)}, nil
 }
 

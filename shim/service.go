@@ -102,9 +102,15 @@ func (s *service) startPod(spec sandbox.Spec, owned bool, annotations map[string
 	if s.pod != nil {
 		return nil, fmt.Errorf("sandbox %s already exists: %w", spec.ID, errdefs.ErrAlreadyExists)
 	}
-	s.pod = startPod(s.cfg, spec, s.timeline)
-	s.pod.owned, s.pod.annotations = owned, annotations
-	return s.pod, nil
+	p := startPod(s.cfg, spec, s.timeline)
+	p.owned, p.annotations = owned, annotations
+	s.pod = p
+	go func() {
+		if sb, err := p.started(context.Background()); err == nil {
+			s.watchEvents(sb)
+		}
+	}()
+	return p, nil
 }
 
 // getPod returns the sandbox of id; an empty id is that of the shim.

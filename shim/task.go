@@ -40,7 +40,6 @@ func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.
 			<-sb.Done()
 			s.exited(p, exitKilled, sb.ExitedAt())
 		}()
-		go s.watchEvents(sb)
 		return &taskAPI.StartResponse{Pid: p.pid}, nil
 	}
 	done, err := s.turn(ctx)
@@ -169,13 +168,14 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 		_, err := sb.Task.Kill(ctx, &taskAPI.KillRequest{ID: r.ID, ExecID: r.ExecID, Signal: r.Signal, All: r.All})
 		return err
 	}
-	if !p.isSandbox() && p.exec == "" && r.Signal == uint32(unix.SIGKILL) {
+	if !p.isSandbox() && r.Signal == uint32(unix.SIGKILL) {
 		p.io.killed()
-		err := insist(ctx, sb, owed{what: "kill container " + r.ID, call: call, done: p.gone, limit: obeyLimit})
-		return &emptypb.Empty{}, errgrpc.ToGRPC(err)
-	}
-	if p.exec != "" && r.Signal == uint32(unix.SIGKILL) {
-		s.killedExec(p)
+		if p.exec == "" {
+			err := insist(ctx, sb, owed{what: "kill container " + r.ID, call: call, done: p.gone, limit: obeyLimit})
+			return &emptypb.Empty{}, errgrpc.ToGRPC(err)
+		}
+		// An exec is not worth the VM. One whose end the guest does not tell is given up, or what the host keeps for it would pile up.
+		time.AfterFunc(obeyLimit, func() { s.exited(p, exitKilled, time.Now()) })
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -192,13 +192,6 @@ func (s *service) Kill(ctx context.Context, r *taskAPI.KillRequest) (*emptypb.Em
 		}
 	}
 	return &emptypb.Empty{}, guestError(err)
-}
-
-// killedExec gives an exec up whose end the guest does not tell: unlike a container it is not worth the VM, and what the host
-// keeps for it would pile up.
-func (s *service) killedExec(p *process) {
-	p.io.killed()
-	time.AfterFunc(obeyLimit, func() { s.exited(p, exitKilled, time.Now()) })
 }
 
 // Delete removes a process that has ended, and with a container all that the share holds of it.

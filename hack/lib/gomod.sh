@@ -12,12 +12,11 @@ module_copy() {
 	rm -rf "$3/vendor"
 }
 
-# module_go SOURCE COMMAND... [flags and packages]: a command of go that builds, in a copy made by module_copy. With GOGC a compiler
-# leaves garbage where it is: a quarter of its time (k8s.io/api: 48 s of processor time instead of 63).
+# module_go SOURCE COMMAND... [flags and packages]: a command of go that builds, in a module of its own, such as a copy made by module_copy.
 module_go() {
 	local source=$1
 	shift
-	(cd "$source" && GOWORK=off GOFLAGS="$GOFLAGS -mod=mod" GOGC=400 go "$@")
+	(cd "$source" && GOWORK=off GOFLAGS="$GOFLAGS -mod=mod" go_with_memory "$@")
 }
 
 # module_build SOURCE OUT [go build flags and packages]: builds programs in such a copy.
