@@ -70,7 +70,8 @@ func (c *control) Close() error {
 	return c.Conn.Close()
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. Whatever ends it, its error is net.ErrClosed: ttrpc gives the same error to each call afterwards until its
+// reader has seen the end, and its callers ask for ttrpc.ErrClosed.
 func (c *control) Write(p []byte) (int, error) {
 	if c.asked.Load() < maxAsked {
 		c.asked.Add(answersPerWrite)
@@ -78,17 +79,18 @@ func (c *control) Write(p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
 		// In pieces, so that a guest that is slow is not taken for one that takes nothing.
-		if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
-			return n, err
+		err := c.SetWriteDeadline(time.Now().Add(c.patience))
+		if err == nil {
+			var wrote int
+			wrote, err = c.Conn.Write(p[n:min(n+pieceSize, len(p))])
+			n += wrote
 		}
-		wrote, err := c.Conn.Write(p[n:min(n+pieceSize, len(p))])
-		n += wrote
 		if err != nil {
 			c.Close() // the next message would begin within this one
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				c.broken(fmt.Errorf("its guest has taken nothing off the control connection for %v", c.patience))
 			}
-			return n, err
+			return n, fmt.Errorf("%w: %w", net.ErrClosed, err)
 		}
 	}
 	return n, nil
