@@ -19,6 +19,8 @@ const (
 	// Connections that are looked at, and those of which frames are held at a time.
 	maxFlows = 256
 	maxRuns  = 16
+	// A connection has one of so many places, by its hash: with one alone, two of eight would often be in each other's way.
+	places = 4
 )
 
 // queue holds frames of TCP for the guest back while it has not acknowledged those that it was given, and joins them: as Nagle's algorithm
@@ -29,8 +31,9 @@ type queue struct {
 	seed maphash.Seed
 
 	mu    sync.Mutex
-	flows [maxFlows]flow // by hash of their keys
-	held  []*flow        // in the order in which they began
+	flows [maxFlows / places][places]flow // by hash of their keys
+	clock uint64                          // of flow.used
+	held  []*flow                         // in the order in which they began
 	free  []*packet.Run
 	runs  int // that there are
 	// toGuest and fromGuest are of the two goroutines, within mu.
@@ -51,18 +54,39 @@ type flow struct {
 	ends  []uint32
 	run   *packet.Run
 	since time.Time
+	used  uint64
 }
 
 func newQueue(p *Port) *queue {
 	q := &queue{port: p, seed: maphash.MakeSeed()}
 	for i := range q.flows {
-		q.flows[i].ends = make([]uint32, 0, maxOutstanding)
+		for j := range q.flows[i] {
+			q.flows[i][j].ends = make([]uint32, 0, maxOutstanding)
+		}
 	}
 	q.held = make([]*flow, 0, maxRuns)
 	return q
 }
 
-func (q *queue) at(k key) *flow { return &q.flows[maphash.Comparable(q.seed, k)%maxFlows] }
+func (q *queue) placesOf(k key) *[places]flow {
+	return &q.flows[maphash.Comparable(q.seed, k)%uint64(len(q.flows))]
+}
+
+// at is the flow of a connection or, where it has none, the one that has not been used for longest of those that it may take.
+func (q *queue) at(k key) *flow {
+	flows := q.placesOf(k)
+	oldest := &flows[0]
+	for i := range flows {
+		f := &flows[i]
+		if f.key == k {
+			return f
+		}
+		if f.used < oldest.used {
+			oldest = f
+		}
+	}
+	return oldest
+}
 
 // before reports whether a is a byte of the stream before b: RFC 9293, 3.4.
 func before(a, b uint32) bool { return int32(a-b) < 0 }
@@ -83,6 +107,8 @@ func (q *queue) send(data []byte, left packet.Offload) {
 		q.release(f)
 		*f = flow{key: k, acked: p.TCP.Seq, ends: f.ends[:0]}
 	}
+	q.clock++
+	f.used = q.clock
 	if f.run != nil {
 		if f.run.Add(p, frame, left) {
 			return

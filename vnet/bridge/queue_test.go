@@ -103,10 +103,11 @@ type conversation struct {
 	testing.TB
 	*queue
 	taken *taken
+	port  uint16 // the guest's
 }
 
 func newConversation(t testing.TB) *conversation {
-	c := &conversation{TB: t, taken: new(taken)}
+	c := &conversation{TB: t, taken: new(taken), port: 1000}
 	c.queue = newQueue(&Port{name: "guest", carrier: c.taken})
 	return c
 }
@@ -114,7 +115,7 @@ func newConversation(t testing.TB) *conversation {
 // say sends size bytes of the stream from a place on to the guest, and returns how many frames it has been given in all.
 func (c *conversation) say(from, size int, flags string) int {
 	c.Helper()
-	tcp := vnettest.TCP(80, 1000, flags)
+	tcp := vnettest.TCP(80, c.port, flags)
 	tcp.Seq += uint32(from)
 	data := append(make([]byte, headerSize), vnettest.IP(c, vnettest.Peer6, vnettest.Guest6, tcp, vnettest.Data(strings.Repeat("x", size)))...)
 	data[0] = 2 // the checksum is right: VIRTIO_NET_HDR_F_DATA_VALID
@@ -125,7 +126,7 @@ func (c *conversation) say(from, size int, flags string) int {
 // ack is the guest's word that it has all before a byte of the stream.
 func (c *conversation) ack(to int) int {
 	c.Helper()
-	tcp := vnettest.TCP(1000, 80, "A")
+	tcp := vnettest.TCP(c.port, 80, "A")
 	tcp.Ack = 7000 + uint32(to)
 	c.acknowledged(vnettest.IP(c, vnettest.Guest6, vnettest.Peer6, tcp))
 	return len(c.taken.frames)
@@ -198,6 +199,37 @@ func TestTheOrderOfAConnectionIsKept(t *testing.T) {
 		t.Error("the end came before what it ends")
 	}
 	c.is("what was lost, again", c.say(0, 1400, "A"), n+3)
+}
+
+// Whichever hashes they have.
+func TestConnectionsDoNotTakeEachOthersPlaces(t *testing.T) {
+	c := newConversation(t)
+	ports := []uint16{1000}
+	flows := func(port uint16) *[places]flow {
+		return c.placesOf(key{vnettest.Peer6.Addr, vnettest.Guest6.Addr, 80, port})
+	}
+	for port := uint16(1001); len(ports) <= places; port++ {
+		if flows(port) == flows(1000) {
+			ports = append(ports, port)
+		}
+	}
+	newcomer := ports[places]
+	for i := range maxOutstanding + 2 {
+		for _, c.port = range ports[:places] {
+			c.say(i*1400, 1400, "A")
+		}
+	}
+	n := places * maxOutstanding
+	c.is("each is given what it may have", len(c.taken.frames), n)
+	c.port = newcomer
+	c.is("one more takes the place of the oldest, whose frames go on", c.say(0, 1400, "A"), n+2)
+	for _, c.port = range ports[1:places] {
+		n = len(c.taken.frames)
+		c.is("an acknowledgement", c.ack(1400), n+1)
+		if c.last() != 2*1400 {
+			t.Errorf("%d bytes were joined", c.last())
+		}
+	}
 }
 
 // A program that waits for answers to a few bytes at a time must not wait for more.
