@@ -144,7 +144,7 @@ func (s *side) lookAtImageVolume(p *testpod.Pod) {
 
 // load takes an amount of memory, of the writable layer, and of CPU time: of that so many seconds, since the same work
 // takes longer in a nested VM.
-const load = `head -c 16000000 /dev/zero >/dev/shm/load; dd if=/dev/zero of=/written bs=100000 count=20 conv=fsync
+const load = `dd if=/dev/zero of=/dev/shm/load bs=1000000 count=16; dd if=/dev/zero of=/written bs=100000 count=20 conv=fsync
 	timeout 6 sh -c 'while :; do :; done'; sleep 999 & sleep 998 & echo ready; exec sleep 1000`
 
 // lookAtStatistics runs a load and compares what is measured of it, then changes its limits.
