@@ -18,8 +18,8 @@ const (
 	// enableEnv says that KUBECONFIG is that of a cluster to test on.
 	enableEnv = "KRUNPOD_CLUSTER"
 	// patience bounds what the kubelet does by itself, on an emulated node beside others; waiting is the same for kubectl.
-	patience = 5 * time.Minute
-	waiting  = "--timeout=5m"
+	patience = 8 * time.Minute
+	waiting  = "--timeout=8m"
 	image    = "localhost/krunpod/busybox:1"
 	// helper is image with the command helper: test/images.
 	helper = "localhost/krunpod/helper:1"
