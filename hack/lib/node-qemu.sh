@@ -18,8 +18,8 @@ qemu_link() { ip -n "$NETNS" tuntap add "$LINK" mode tap; }
 
 qemu_unlink() { :; }
 
-# What the node's kernel has against attackers and for auditors costs an emulated processor a tenth of the time of a pod's start: memory that is
-# cleared when it is taken, checked copies. And it waits for grace periods of RCU less. SELinux stays: what a process reads of its label is compared.
+# What the node's kernel has against attackers and for auditors (memory that is cleared when it is taken, checked copies), and its waits for RCU, took
+# a tenth of a pod's start on an emulated processor, SELinux with them. That one stays: what a process reads of its label is compared.
 NODE_PARAMETERS="mitigations=off apparmor=0 init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off audit=0 rcupdate.rcu_expedited=1"
 
 # Never more than one virtual CPU: the emulation loses nested guests then (a #VMEXIT taken twice), see docs/testing.md.
