@@ -9,8 +9,8 @@
 //
 //   - the kernel's text and data,
 //   - what its page allocator gives out first: the upper half of what lies below the kernel, 16 MiB, and the first of its own
-//     largest blocks above it,
-//   - the end of RAM: its page structures (64 bytes for each page of 4 KiB, include/linux/mm_types.h) and 4 MiB more.
+//     largest blocks above it, with 2 MiB of the next in a guest of 1 GiB or more,
+//   - the end of RAM: its page structures, its hash tables of files, and 4 MiB more.
 //
 // A guess that is wrong for another kernel costs time, and memory until free-page reporting gives it back. Where the host has no
 // huge pages to give, all is as it would be without.
@@ -32,6 +32,9 @@ enum { PAGE = 4 << 10, HUGE = 2 << 20 };
 // The largest block of a guest's page allocator (MAX_PAGE_ORDER, include/linux/mmzone.h).
 enum { LARGEST = 4 << 20 };
 
+// A guest as large as this writes to more than one of those blocks.
+#define LARGE_GUEST (1UL << 30)
+
 // How vm-memory 0.17.1 maps a guest's RAM (src/mmap/unix.rs, MmapRegionBuilder::build): nobody else in this process does.
 enum { RAM = MAP_ANONYMOUS | MAP_NORESERVE | MAP_PRIVATE };
 
@@ -41,9 +44,14 @@ enum { PADDING = 0xcc };
 // GAP is where RAM makes room for devices below 4 GiB (krun-arch, x86_64/layout.rs, MMIO_MEM_START).
 #define GAP 0xd0000000UL
 
-// EARLY is what a kernel allocates at the end of RAM beside its page structures, each of which stands for 64 times its size.
-#define EARLY (4UL << 20)
+// What a kernel allocates at the end of RAM before it has a page allocator. All of it is written to (guests of 300 MiB to
+// 5 GiB): its page structures, each of which stands for 64 times its size, for whole sections of memory (SECTION_SIZE_BITS,
+// arch/x86/include/asm/sparsemem.h); the hash tables of dentries and inodes (fs/dcache.c, fs/inode.c), a bucket for each 8 and
+// 16 KiB of RAM, their number a power of two; and EARLY.
 #define PER_PAGE_STRUCT 64
+#define SECTION (128UL << 20)
+#define PER_DENTRY_BUCKET (8UL << 10)
+#define EARLY (4UL << 20)
 
 void *__real_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
 void *__real_dlsym(void *handle, const char *name);
@@ -54,7 +62,19 @@ static char *(*get_kernel)(uint64_t *address, uint64_t *entry, size_t *size);
 static enum { NOTHING, KERNEL, BELOW, ABOVE, DONE } mapped;
 static size_t kernel_address, kernel_end, ram;
 
-static size_t up(size_t n) { return (n + HUGE - 1) & ~(size_t)(HUGE - 1); }
+static size_t up_to(size_t n, size_t multiple) { return (n + multiple - 1) & ~(multiple - 1); }
+
+static size_t up(size_t n) { return up_to(n, HUGE); }
+
+// early returns how many bytes that is.
+static size_t early(size_t memory)
+{
+	size_t buckets = 1;
+
+	while (buckets < memory / PER_DENTRY_BUCKET)
+		buckets *= 2;
+	return up_to(memory, SECTION) / PER_PAGE_STRUCT + (buckets + buckets / 2) * sizeof(void *) + EARLY;
+}
 
 // map_aligned maps whole blocks of RAM at a multiple of their size.
 static char *map_aligned(size_t length, int prot)
@@ -110,11 +130,11 @@ void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t 
 		return p;
 	}
 	if (mapped == BELOW && length >= 2 * LARGEST)
-		touch(p + (-kernel_end & (LARGEST - 1)), LARGEST);
+		touch(p + (-kernel_end & (LARGEST - 1)), ram < LARGE_GUEST ? LARGEST : LARGEST + HUGE);
 	if (mapped == BELOW && kernel_end + length == GAP) {
 		mapped = ABOVE;
 	} else {
-		size_t top = ram / PER_PAGE_STRUCT + EARLY;
+		size_t top = early(ram);
 
 		mapped = DONE;
 		if (length >= 2 * top)
@@ -133,20 +153,31 @@ static bool is_padding(const char *page)
 	return true;
 }
 
-// is_dense reports whether a block of the kernel is written to all over. The end of the text and what follows it to the
-// next block is not, nor is the last block, which the file fills in part.
-static bool is_dense(const char *block, size_t length)
+// before_padding returns how much of a block comes before the end of the text, where padding follows up to the next block: all
+// of it in the others.
+static size_t before_padding(const char *block, size_t length)
 {
 	size_t i;
 
 	for (i = 0; i < length; i += PAGE)
 		if (is_padding(block + i))
-			return false;
-	return length == HUGE;
+			break;
+	return i;
 }
 
-// place_kernel moves what get_kernel returned to a multiple of the block size. Dense blocks are copied, the others stay
-// pages of libkrunfw's file, which pods share. It returns NULL where the kernel cannot be moved.
+// own copies pages of a file that is mapped privately before the guest does: it would fault on each of them to read it, to
+// write to it, and once more for its copy.
+static void own(volatile char *p, size_t length)
+{
+	volatile char *end = p + length;
+
+	for (; p < end; p += PAGE)
+		*p = *p;
+}
+
+// place_kernel moves what get_kernel returned to a multiple of the block size. Blocks without padding are copied, and so is
+// what comes before it; padding stays pages of libkrunfw's file, which pods share. It returns NULL where the kernel cannot be
+// moved.
 static char *place_kernel(char *from, size_t size)
 {
 	size_t i;
@@ -159,9 +190,10 @@ static char *place_kernel(char *from, size_t size)
 		return NULL;
 	for (i = 0; i < size; i += HUGE) {
 		size_t length = size - i < HUGE ? size - i : HUGE;
+		size_t written = before_padding(from + i, length);
 
-		if (is_dense(from + i, length)) {
-			want_huge(to + i, length);
+		if (written == length) {
+			want_huge(to + i, HUGE);
 			memcpy(to + i, from + i, length);
 			want_no_more();
 			munmap(from + i, length);
@@ -170,6 +202,8 @@ static char *place_kernel(char *from, size_t size)
 			if (__real_mmap(to + i, length, PROT_READ | PROT_WRITE, RAM | MAP_FIXED, -1, 0) == MAP_FAILED)
 				abort();
 			memcpy(to + i, from + i, length);
+		} else {
+			own(to + i, written);
 		}
 	}
 	return to;

@@ -28,10 +28,12 @@ func (c *Config) rootDAX() bool { return c.Root != "" && !c.Kernel.external() }
 func guestParameters(c *Config) []string {
 	// A driver that is built in would make an interface dummy0, which no pod asked for. The random numbers of CPU jitter, which
 	// nobody uses where the kernel is not in FIPS mode, are tested at each boot: 2 % of it.
+	// A kernel with one CPU would write over the 10000 lock prefixes of its text, with a change of page tables for each
+	// (alternatives_smp_unlock, arch/x86/kernel/alternative.c): a sixth of a boot.
 	// The time stamp counter, which is the host's, would be compared with KVM's clock twice a second where it is not invariant
 	// (clocksource_watchdog, kernel/time/clocksource.c): an idle pod would wake for it.
 	// A guest with memory above 4 GiB would keep 64 MiB for devices that do not reach so far; virtio's do.
-	list := []string{"dummy.numdummies=0", "initcall_blacklist=jent_mod_init", "tsc=nowatchdog", "swiotlb=noforce",
+	list := []string{"dummy.numdummies=0", "initcall_blacklist=jent_mod_init", "noreplace-smp", "tsc=nowatchdog", "swiotlb=noforce",
 		fmt.Sprintf("page_reporting.page_reporting_order=%d", reportingOrder)}
 	if c.rootDAX() {
 		list = append(list, "rootflags=dax=always")

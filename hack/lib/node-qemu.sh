@@ -22,6 +22,11 @@ qemu_unlink() { :; }
 # a tenth of a pod's start on an emulated processor, SELinux with them. That one stays: what a process reads of its label is compared.
 NODE_PARAMETERS="mitigations=off apparmor=0 init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off audit=0 rcupdate.rcu_expedited=1"
 
+# The emulator's tables lie in huge pages, and its cache of translated code, to which each guest adds 45 MB, is emptied half as often as with
+# 1 GiB: 5.7 s for a container in a VM instead of 6.0, 2.1 s for one of runc instead of 2.3 (means of five rounds in turn on two nodes).
+EMULATOR=(env GLIBC_TUNABLES=glibc.malloc.hugetlb=1)
+ACCELERATOR=tcg,thread=multi,tb-size=2047
+
 # Never more than one virtual CPU: the emulation loses nested guests then (a #VMEXIT taken twice), see docs/testing.md.
 qemu_start() {
 	local image tools qemu
@@ -31,9 +36,9 @@ qemu_start() {
 	# One that is there is that of a reboot.
 	[[ -f $DIR/disk.qcow2 ]] || "$qemu/qemu-img" create -q -f qcow2 -F raw -b "$image/root.ext4" "$DIR/disk.qcow2"
 	: >"$DIR/heartbeat"
-	in_netns "$qemu/qemu-system-x86_64" -name "kp-node$NODE" -nodefaults -no-user-config -display none -daemonize \
+	in_netns "${EMULATOR[@]}" "$qemu/qemu-system-x86_64" -name "kp-node$NODE" -nodefaults -no-user-config -display none -daemonize \
 		-pidfile "$DIR/qemu.pid" -machine q35,usb=off -m "$NODE_MEMORY_MIB" \
-		-accel tcg,thread=multi,tb-size=1024 -cpu Opteron_G3,+svm,+npt,-misalignsse -smp 1 \
+		-accel "$ACCELERATOR" -cpu Opteron_G3,+svm,+npt,-misalignsse -smp 1 \
 		-kernel "$image/vmlinuz" -initrd "$image/initrd" \
 		-append "root=/dev/vda rw rootfstype=ext4 init=/sbin/krunpod-init console=ttyS0 loglevel=4 $NODE_PARAMETERS net.ifnames=0 panic=0 kp.node=$NODE" \
 		-drive "file=$DIR/disk.qcow2,if=virtio,format=qcow2,cache=unsafe,discard=unmap" \
