@@ -66,7 +66,7 @@ static size_t up_to(size_t n, size_t multiple) { return (n + multiple - 1) & ~(m
 
 static size_t up(size_t n) { return up_to(n, HUGE); }
 
-// early returns how many bytes that is.
+// early returns how many bytes a kernel allocates at the end of so much memory.
 static size_t early(size_t memory)
 {
 	size_t buckets = 1;
